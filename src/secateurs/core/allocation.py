@@ -1,0 +1,257 @@
+"""Allocations: how much leaves from where. (ranked layers, sparsity) -> exact integer counts of units to remove.
+
+Where layers share a total, the counts add up to it exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from secateurs.core.count import largest_remainder, removed_count
+from secateurs.core.layout import Layout
+from secateurs.core.select import check_finite, find_cut
+from secateurs.errors import BadInput, near
+
+__all__ = ["ALLOCATIONS", "Allocation", "Er", "Global", "GlobalFloor", "Lamp", "Ranked", "Uniform", "er_densities", "find_allocation", "lamp_scores"]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """What an allocation sees of one weight: its name, shape, number of units, and their scores when it asks."""
+
+    name: str
+    shape: torch.Size
+    units: int
+    scores: Callable[[], Tensor] = field(repr=False)  # [units], computed afresh at every call
+    group: str = ""  # weights of one group are one ranked tensor (an LSTM layer's two matrices)
+    layout: Layout = Layout()
+    unit_size: int = 1
+
+
+Allocation = Callable[[Sequence[Ranked], float], list[int]]
+
+
+def split(layers: Sequence[Ranked], remove: int) -> list[int]:
+    """Rank all units of ``layers`` against each other and say how many of the lowest ``remove`` lie in each.
+
+    Ties are kept in the order of the layers, then of the index.
+    """
+    if remove == 0:
+        return [0] * len(layers)
+    dtype = _common_dtype(layers)
+    cut = find_cut(lambda: (layer.scores().to(dtype) for layer in layers), remove)
+    ties_kept, counts = cut.ties_kept, []
+    for layer in layers:
+        scores = layer.scores().to(dtype)
+        ties = int(torch.count_nonzero(scores == cut.value))
+        kept_here = min(ties, ties_kept)
+        ties_kept -= kept_here
+        counts.append(int(torch.count_nonzero(scores < cut.value)) + ties - kept_here)
+    return counts
+
+
+def _common_dtype(layers: Sequence[Ranked]) -> torch.dtype:
+    dtype = None
+    for layer in layers:
+        scores = layer.scores()
+        check_finite(scores, layer.name)
+        dtype = scores.dtype if dtype is None else torch.promote_types(dtype, scores.dtype)
+    if dtype is None:
+        raise BadInput("nothing to rank: the selection is empty")
+    return dtype
+
+
+def _one_unit(layers: Sequence[Ranked], name: str) -> None:
+    sizes = {layer.unit_size for layer in layers}
+    if len(sizes) > 1:
+        raise BadInput(f"allocation={name!r} ranks units of different layers against each other, but theirs hold {sorted(sizes)} "
+                       "weights each; use allocation='uniform' with this structure")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Every layer loses the same share, ``floor(s N + 1/2)`` of its own N; a layer keeps at least one entry."""
+
+    def __call__(self, layers: Sequence[Ranked], sparsity: float) -> list[int]:
+        """Counts per layer; the tensors of one group are ranked together and share their group's count."""
+        groups: dict[str, list[int]] = {}
+        for i, layer in enumerate(layers):
+            groups.setdefault(layer.group or layer.name, []).append(i)
+        counts = [0] * len(layers)
+        for members in groups.values():
+            total = removed_count(sum(layers[i].units for i in members), sparsity)
+            shares = [total] if len(members) == 1 else split([layers[i] for i in members], total)
+            for i, share in zip(members, shares, strict=True):
+                counts[i] = share
+        return counts
+
+
+@dataclass(frozen=True)
+class Global:
+    """One ranking over all layers; it may empty a layer (Gupta et al. 2022, plain global magnitude pruning)."""
+
+    def __call__(self, layers: Sequence[Ranked], sparsity: float) -> list[int]:
+        """Counts per layer that add up to ``floor(s N + 1/2)`` of all N."""
+        _one_unit(layers, "global")
+        return split(layers, removed_count(sum(layer.units for layer in layers), sparsity))
+
+
+@dataclass(frozen=True)
+class GlobalFloor:
+    """A global ranking in which every layer keeps a minimum, against layer collapse (Gupta et al. 2022, minimum threshold).
+
+    ``floor``: an integer is weights kept per layer, a float the same as a share of *all* ranked weights (the published 0.05 %
+    is 0.0005). ``layer_floor``: besides, a share of the layer's own weights. A layer smaller than its floor stays dense.
+    What the floor holds back is taken from the other layers: by ranking them anew (``"rank"``, so that they keep their global
+    order), or by scaling their shares up alike until the total is met (``"proportional"``, the published rule).
+
+    Raises:
+        BadInput: the floors together keep more than the sparsity allows.
+    """
+
+    floor: int | float = 0.0005
+    layer_floor: float = 0.0
+    redistribute: str = "rank"
+
+    def __post_init__(self) -> None:
+        if self.redistribute not in ("rank", "proportional"):
+            raise BadInput(f"redistribute={self.redistribute!r}: use 'rank' or 'proportional'")
+        if self.floor < 0 or (isinstance(self.floor, float) and self.floor >= 1) or not 0 <= self.layer_floor < 1:
+            raise BadInput(f"floor={self.floor!r}, layer_floor={self.layer_floor!r}: a floor is a number of weights, or a share from 0 to 1")
+
+    def __call__(self, layers: Sequence[Ranked], sparsity: float) -> list[int]:
+        """Counts per layer that add up to ``floor(s N + 1/2)`` of all N and respect every floor."""
+        _one_unit(layers, "global-floor")
+        sizes = [layer.units for layer in layers]
+        remove = removed_count(sum(sizes), sparsity)
+        most = [n - self.kept_at_least(n, sum(sizes)) for n in sizes]
+        if sum(most) < remove:
+            raise BadInput(f"sparsity {sparsity} removes {remove} of {sum(sizes)} weights, but the floors keep "
+                           f"{sum(sizes) - sum(most)} in {len(sizes)} layers; lower the floor or the sparsity")  # fmt: skip
+        return (_fill_by_rank if self.redistribute == "rank" else _fill_in_proportion)(layers, remove, most)
+
+    def kept_at_least(self, n: int, total: int) -> int:
+        """The floor of a layer of ``n`` weights among ``total``."""
+        common = self.floor if isinstance(self.floor, int) else int(total * self.floor)
+        return min(n, max(common, math.ceil(n * self.layer_floor)))
+
+
+def _fill_by_rank(layers: Sequence[Ranked], remove: int, most: list[int]) -> list[int]:
+    """Clamp the layers that would lose more than they may, rank the others anew for the rest, until none is clamped."""
+    counts, free = [0] * len(layers), list(range(len(layers)))
+    while free:
+        left = remove - sum(counts[i] for i in range(len(layers)) if i not in free)
+        found = split([layers[i] for i in free], left)
+        over = [i for i, k in zip(free, found, strict=True) if k > most[i]]
+        if not over:
+            for i, k in zip(free, found, strict=True):
+                counts[i] = k
+            return counts
+        for i in over:
+            counts[i] = most[i]
+        free = [i for i in free if i not in over]
+    return counts
+
+
+def _fill_in_proportion(layers: Sequence[Ranked], remove: int, most: list[int]) -> list[int]:
+    """Scale the unclamped layers' global shares by one factor, clamp, and repeat until the total is met."""
+    shares: list[float] = [float(min(k, m)) for k, m in zip(split(layers, remove), most, strict=True)]
+    while (gap := remove - sum(shares)) > remove * 1e-12:
+        free = [i for i, k in enumerate(shares) if k < most[i]]
+        base = {i: shares[i] for i in free if shares[i]} or {i: float(most[i]) for i in free}  # layers that lose nothing share by size
+        whole = sum(base.values())
+        for i, part in base.items():
+            shares[i] = min(shares[i] + gap * part / whole, float(most[i]))
+    return largest_remainder(shares, remove, most)
+
+
+def er_densities(shapes: Sequence[torch.Size], density: float, layouts: Sequence[Layout] | None = None, kernel: bool = True) -> list[float]:
+    """Layer densities of Erdos-Renyi(-Kernel) random masks at an overall ``density`` (Mocanu et al. 2018; Evci et al. 2020).
+
+    ``d_l = eps (n_in + n_out) / (n_in n_out)``; with ``kernel``, ``eps * sum(shape) / prod(shape)``. eps makes the kept
+    weights add up to ``density`` of all; where it would make a layer denser than 1, the one furthest above is made dense and
+    eps is solved again over the others.
+    """
+    layouts = layouts or [Layout()] * len(shapes)
+    sizes = [math.prod(shape) for shape in shapes]
+    raw = [_er_raw(shape, layout, kernel) for shape, layout in zip(shapes, layouts, strict=True)]
+    dense: set[int] = set()
+    while True:
+        sparse = [i for i in range(len(shapes)) if i not in dense]
+        budget = density * sum(sizes) - sum(sizes[i] for i in dense)
+        eps = budget / sum(raw[i] * sizes[i] for i in sparse) if sparse else 0.0
+        over = [i for i in sparse if eps * raw[i] > 1]
+        if not over:
+            return [1.0 if i in dense else eps * raw[i] for i in range(len(shapes))]
+        dense.add(max(over, key=lambda i: raw[i]))
+
+
+def _er_raw(shape: torch.Size, layout: Layout, kernel: bool) -> float:
+    if kernel:
+        return sum(shape) / math.prod(shape)
+    return (shape[layout.out_dim] + shape[layout.in_dim]) / (shape[layout.out_dim] * shape[layout.in_dim])
+
+
+@dataclass(frozen=True)
+class Er:
+    """Erdos-Renyi layer densities: thin layers stay denser. Depends on shapes alone; exact counts by largest remainder."""
+
+    kernel: bool = True
+
+    def __call__(self, layers: Sequence[Ranked], sparsity: float) -> list[int]:
+        """Counts per layer that add up to ``floor(s N + 1/2)`` of all N."""
+        _one_unit(layers, "erk" if self.kernel else "er")
+        sizes = [layer.units for layer in layers]
+        remove = removed_count(sum(sizes), sparsity)
+        density = er_densities([layer.shape for layer in layers], 1 - sparsity, [layer.layout for layer in layers], self.kernel)
+        shares = [n * (1 - d) for n, d in zip(sizes, density, strict=True)]
+        return largest_remainder(shares, remove, [max(n - 1, 0) for n in sizes])
+
+
+def lamp_scores(scores: Tensor) -> Tensor:
+    """``s_u^2 / sum of s_v^2 over v ranked at or above u``: layer-adaptive magnitude scores (Lee et al. 2021).
+
+    The highest entry scores 1, so a global ranking of these empties no layer that has a non-zero weight.
+    """
+    squared = scores.double().square()
+    order = torch.argsort(squared, descending=True, stable=True)
+    ranked = squared[order]
+    above = torch.cumsum(ranked, 0)
+    values = torch.where(above > 0, ranked / above, torch.zeros_like(above))
+    return torch.empty_like(values).scatter_(0, order, values)
+
+
+@dataclass(frozen=True)
+class Lamp:
+    """A global ranking of LAMP scores (Lee et al. 2021): the layers' own scales drop out."""
+
+    def __call__(self, layers: Sequence[Ranked], sparsity: float) -> list[int]:
+        """Counts per layer that add up to ``floor(s N + 1/2)`` of all N."""
+        return Global()([replace(layer, scores=lambda s=layer.scores: lamp_scores(s())) for layer in layers], sparsity)
+
+
+ALLOCATIONS: dict[str, Callable[..., Allocation]] = {
+    "uniform": Uniform,
+    "per-row": Uniform,  # the same share everywhere; the ranking inside rows is the structure PerRow
+    "explicit": Uniform,  # every layer's share is given by an override
+    "global": Global,
+    "global-floor": GlobalFloor,
+    "er": lambda: Er(kernel=False),
+    "erk": Er,
+    "lamp": Lamp,
+}
+
+
+def find_allocation(name: str, **options: object) -> Allocation:
+    """The allocation called ``name`` with its options; :class:`BadInput` lists the known ones."""
+    if name not in ALLOCATIONS:
+        raise BadInput(f"allocation={name!r} is unknown; use one of {', '.join(ALLOCATIONS)}" + near(name, ALLOCATIONS))
+    try:
+        return ALLOCATIONS[name](**options)
+    except TypeError as error:
+        raise BadInput(f"allocation={name!r} does not take {', '.join(options)}: {error}") from error
