@@ -1,0 +1,129 @@
+"""Verify: the planned entries are zero, the counts are exact, and what was saved reloads to the same model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateurs.errors import BadInput, BrokenPromise
+from secateurs.formats import load
+from secateurs.models import unwrap
+from secateurs.planning import Plan
+
+__all__ = ["Check", "Verification", "verify"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One promise: its name, whether it holds, and what was found."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Verification:
+    """All checks of one :func:`verify`; true when every one holds."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every promise holds."""
+        return all(c.ok for c in self.checks)
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def require(self) -> Verification:
+        """Itself, or :class:`BrokenPromise` naming the checks that failed."""
+        if not self.ok:
+            raise BrokenPromise("; ".join(f"{c.name}: {c.detail}" for c in self.checks if not c.ok))
+        return self
+
+
+def verify(
+    model: nn.Module,
+    plan: Plan | None = None,
+    *,
+    dense: nn.Module | None = None,
+    example: Any = None,
+    path: str | Path | None = None,
+    factory: Callable[[], nn.Module] | None = None,
+) -> Verification:
+    """Check a pruned ``model`` against what was promised.
+
+    With ``plan``: every planned entry is exactly zero, and each mask removes the count its entry names. With ``dense`` (the
+    model before) and ``example``: ``model`` computes what ``dense`` computes with the plan's entries set to zero, to the bit.
+    With ``path`` (and ``factory`` for a plain module): the saved folder reloads to the same tensors and, on ``example``
+    (a tensor, a tuple of arguments, or a mapping of them), the same outputs, to the bit.
+
+    Raises:
+        BadInput: nothing to verify against.
+    """
+    checks: list[Check] = []
+    if plan is not None:
+        checks += [_counts(plan), _zeros(unwrap(model), plan)]
+    if dense is not None:
+        if plan is None or example is None:
+            raise BadInput("verify(dense=...) compares outputs under a plan: give plan= and example= too")
+        twin = copy.deepcopy(dense)
+        plan.replay(twin, undoable=False)
+        checks.append(_outputs("masked dense model", model, twin, example))
+    if path is not None:
+        again = load(path, factory)
+        checks.append(_tensors(model, again))
+        if example is not None:
+            checks.append(_outputs("reloaded model", model, again, example))
+    if not checks:
+        raise BadInput("nothing to verify against: give plan=, dense= with example=, or path=")
+    return Verification(tuple(checks))
+
+
+def _counts(plan: Plan) -> Check:
+    kept = plan.masks.kept()
+    wrong = [e.name for e in plan.entries if e.size - kept[e.name] != e.removed]
+    return Check("exact counts", not wrong, f"wrong in {wrong[0]!r}" if wrong else f"{plan.removed} of {plan.size} entries removed")
+
+
+def _zeros(model: nn.Module, plan: Plan) -> Check:
+    found = dict(model.named_parameters(remove_duplicate=False))
+    alive = {e.name: int(torch.count_nonzero(found[e.name].detach().cpu()[~plan.masks[e.name]])) for e in plan.entries}
+    wrong = {name: n for name, n in alive.items() if n}
+    detail = ", ".join(f"{n} non-zero in {name!r}" for name, n in list(wrong.items())[:3])
+    return Check("planned entries are zero", not wrong, detail or f"{len(alive)} tensors")
+
+
+def _tensors(model: nn.Module, again: nn.Module) -> Check:
+    mine, theirs = unwrap(model).state_dict(), unwrap(again).state_dict()
+    wrong = [n for n in {**mine, **theirs} if n not in mine or n not in theirs or not torch.equal(mine[n].cpu(), theirs[n].cpu())]
+    return Check("reloaded tensors", not wrong, f"{wrong[0]!r} differs" if wrong else f"{len(mine)} equal")
+
+
+@torch.no_grad()
+def _outputs(name: str, model: nn.Module, other: nn.Module, example: Any) -> Check:
+    ours, theirs = _run(model, example), _run(other, example)
+    worst = max((float((a.double() - b.double()).abs().max()) if a.numel() else 0.0 for a, b in zip(ours, theirs, strict=True)), default=0.0)
+    equal = all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    return Check(f"outputs equal those of the {name}", equal, f"largest difference {worst:.3g}")
+
+
+def _run(model: nn.Module, example: Any) -> list[torch.Tensor]:
+    was = {m: m.training for m in model.modules()}
+    model.eval()
+    try:
+        if isinstance(example, dict):
+            out = model(**example)
+        else:
+            out = model(*example) if isinstance(example, (tuple, list)) else model(example)
+    finally:
+        for module, mode in was.items():
+            module.training = mode
+    return [t.detach().cpu() for t in torch.utils._pytree.tree_leaves(out) if isinstance(t, torch.Tensor)]

@@ -1,0 +1,123 @@
+"""A recipe: every choice of a pruning run as plain data. The Python call, the command's flags and a YAML file all make one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from secateurs.core.count import check_sparsity
+from secateurs.errors import BadInput, near
+from secateurs.extras import require
+
+__all__ = ["Recipe"]
+
+ENFORCEMENTS = ("keep", "overwrite", "straight-through")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All settings of a pruning run; what is None is left to the method's defaults.
+
+    Amount, one of: ``sparsity``, the share of the selected weights removed; ``keep``, the share (float) or number (int)
+    kept; ``total_sparsity``, the share of *all* parameters that are zero in the end. N:M structures fix it themselves.
+    """
+
+    method: str = "gmp"
+    sparsity: float | None = None
+    keep: float | int | None = None
+    total_sparsity: float | None = None
+    structure: str | None = None
+    criterion: str | None = None
+    allocation: str | None = None
+    allocation_options: dict[str, Any] = field(default_factory=dict)
+    schedule: str | None = None
+    begin: int | float | None = None
+    end: int | float | None = None
+    every: int | None = None
+    total_steps: int | None = None
+    initial_sparsity: float = 0.0
+    enforcement: str | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+    exempt: tuple[str, ...] = ()
+    overrides: dict[str, float] = field(default_factory=dict)
+    seed: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("include", "exclude", "types", "exempt"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
+        amounts = [n for n in ("sparsity", "keep", "total_sparsity") if getattr(self, n) is not None]
+        if len(amounts) > 1:
+            raise BadInput(f"{' and '.join(amounts)} say the same thing twice; give one of them")
+        for name in ("sparsity", "total_sparsity"):
+            if getattr(self, name) is not None:
+                check_sparsity(getattr(self, name), name)
+        for pattern, share in self.overrides.items():
+            check_sparsity(share, f"overrides[{pattern!r}]")
+        check_sparsity(self.initial_sparsity, "initial_sparsity")
+        if self.enforcement is not None and self.enforcement not in ENFORCEMENTS:
+            raise BadInput(f"enforcement={self.enforcement!r} is unknown; use one of {', '.join(ENFORCEMENTS)}"
+                           + near(self.enforcement, ENFORCEMENTS))  # fmt: skip
+        for name in ("every", "total_steps"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise BadInput(f"{name}={value!r}: give a whole number of steps, at least 1")
+
+    def with_defaults(self, defaults: Mapping[str, Any]) -> Recipe:
+        """The same recipe with ``defaults`` where it says nothing (a field that is None)."""
+        missing = {key: value for key, value in defaults.items() if getattr(self, key) is None}
+        return dataclasses.replace(self, **missing)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What was said, as JSON-able data: fields left at their default are left out."""
+        said = {}
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            default = f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
+            if f.name == "method" or value != default:
+                said[f.name] = list(value) if isinstance(value, tuple) else value
+        return said
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
+        """A recipe from plain data; :class:`BadInput` quotes an unknown key."""
+        known = [f.name for f in dataclasses.fields(cls)]
+        for key in data:
+            if key not in known:
+                raise BadInput(f"recipe key {key!r} is unknown" + (near(str(key), known) or f"; the keys are {', '.join(known)}"))
+        return cls(**data)
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Recipe:
+        """Read and validate a YAML file; an error quotes the file and the key.
+
+        Raises:
+            BadInput: not readable, not YAML, an unknown key or a value of the wrong type.
+        """
+        yaml, pydantic = require("yaml", "cli"), require("pydantic", "cli")
+        try:
+            data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInput(f"recipe {str(path)!r} cannot be read: {error}") from error
+        except yaml.YAMLError as error:
+            raise BadInput(f"recipe {str(path)!r} is not YAML: {error}") from error
+        if not isinstance(data, dict):
+            raise BadInput(f"recipe {str(path)!r} must be a mapping of keys to values, found {type(data).__name__}")
+        try:
+            cls.from_dict({key: None for key in data if key not in {f.name for f in dataclasses.fields(cls)}})
+            return pydantic.TypeAdapter(cls).validate_python(data)
+        except pydantic.ValidationError as error:
+            rows = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (found {e['input']!r})" for e in error.errors()]
+            raise BadInput(f"recipe {str(path)!r}: " + "; ".join(rows)) from error
+        except BadInput as error:
+            raise BadInput(f"recipe {str(path)!r}: {error}") from error
+
+    def to_yaml(self) -> str:
+        """The text that :meth:`from_yaml` reads back to an equal recipe."""
+        return require("yaml", "cli").safe_dump(self.to_dict(), sort_keys=False)

@@ -1,0 +1,5 @@
+"""What calibration measures."""
+
+from secateurs.statistics.gradients import mean_gradients
+
+__all__ = ["mean_gradients"]

@@ -1,0 +1,6 @@
+"""Pruning inside a training loop, and in one call."""
+
+from secateurs.train.once import Pruned, prune
+from secateurs.train.pruner import Pruner
+
+__all__ = ["Pruned", "Pruner", "prune"]

@@ -1,0 +1,210 @@
+"""How a mask is enforced while a model trains: the three lawful variants.
+
+============================  =======================  =========================  ==================================
+variant                       forward uses             gradient at masked entries  a masked weight can return
+============================  =======================  =========================  ==================================
+``keep`` (GMP's own)          w * m                    0                          with the value it had when masked
+``overwrite``                 w (zeroed every step)    as computed                no: a zero is always ranked lowest
+``straight-through``          w * m                    as if m were 1             with the value it went on learning
+============================  =======================  =========================  ==================================
+
+In ``keep`` a stored value moves only by weight decay and momentum. In ``overwrite`` momentum may lift a masked weight inside
+a step; it is zero again before the next forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateurs.core.masks import Masks
+from secateurs.errors import BadInput
+from secateurs.models import Weight
+
+__all__ = ["ENFORCEMENTS", "Enforcement", "Keep", "MaskCell", "Overwrite", "StraightThrough"]
+
+_CELLS = "_secateurs_cells"
+
+
+class MaskCell:
+    """One mask, shared by every place that uses it, tied weights and deep copies (an EMA model) included.
+
+    The mask is updated in place, so compiled code and copies see each update. Its bytes double as numbers: multiplying by a
+    ``uint8`` view is several times faster on a CPU than by ``bool``.
+    """
+
+    def __init__(self, mask: Tensor):
+        self.mask = mask
+        self.number = mask.view(torch.uint8)
+
+    def set(self, mask: Tensor) -> None:
+        """Take over ``mask``."""
+        self.mask.copy_(mask)
+
+    def on(self, device: torch.device) -> Tensor:
+        """The mask as ``uint8`` on ``device``, moving there for good if the model has moved."""
+        if self.number.device != device:
+            self.mask = self.mask.to(device)
+            self.number = self.mask.view(torch.uint8)
+        return self.number
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> MaskCell:
+        return self
+
+
+class Enforcement:
+    """The contract; this base does nothing."""
+
+    #: Rank again after every step, not only when the schedule says so.
+    restless = False
+
+    def __init__(self, weights: Sequence[Weight], cells: dict[str, MaskCell]):
+        self.weights, self.cells = weights, cells
+
+    def masks(self) -> Masks:
+        """The masks in force."""
+        return Masks({w.name: self.cells[w.name].mask for w in self.weights})
+
+    def install(self) -> None:
+        """Begin."""
+
+    def after_step(self) -> None:
+        """After every optimizer step and every change of the masks."""
+
+    def remove(self) -> None:
+        """End: every module is as it was, weights untouched."""
+
+
+class Overwrite(Enforcement):
+    """``w <- w * m`` after every step."""
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Zero the masked weights in place."""
+        for weight in self.weights:
+            weight.parameter.mul_(self.cells[weight.name].on(weight.parameter.device))
+
+
+def _masked(parameter: Tensor, cell: MaskCell) -> Tensor:
+    return parameter * cell.on(parameter.device)
+
+
+class _StraightThroughFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, parameter: Tensor, mask: Tensor) -> Tensor:
+        return parameter * mask
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0], None
+
+
+def _straight_through(parameter: Tensor, cell: MaskCell) -> Tensor:
+    return _StraightThroughFunction.apply(parameter, cell.on(parameter.device))
+
+
+class Keep(Enforcement):
+    """Forward with ``w * m``; the parameter keeps its values.
+
+    Every module that holds a masked parameter gets a subclass of its class in which the attribute is a property that
+    multiplies. Parameters, their names and the state dict do not change, and code that reads ``module.weight`` without
+    calling the module (attention, tied heads) sees the masked weight too.
+    """
+
+    view: Callable[[Tensor, MaskCell], Tensor] = staticmethod(_masked)
+
+    def install(self) -> None:
+        """Swap the classes."""
+        for weight in self.weights:
+            for site in weight.sites:
+                _refuse(site.module, weight.name)
+        for weight in self.weights:
+            for site in weight.sites:
+                site.module.__dict__.setdefault(_CELLS, {})[site.attribute] = self.cells[weight.name]
+        for module in self._modules():
+            module.__class__ = _masked_class(type(module), tuple(module.__dict__[_CELLS]), self.view)
+
+    def remove(self) -> None:
+        """Swap them back."""
+        for module in self._modules():
+            unmask(module)
+
+    def _modules(self) -> list[nn.Module]:
+        return list({id(site.module): site.module for weight in self.weights for site in weight.sites}.values())
+
+
+class StraightThrough(Keep):
+    """As :class:`Keep`, but the gradient passes as if the mask were one, and the masks are ranked after every step."""
+
+    restless = True
+    view = staticmethod(_straight_through)
+
+
+ENFORCEMENTS: dict[str, type[Enforcement]] = {"keep": Keep, "overwrite": Overwrite, "straight-through": StraightThrough}
+
+
+def unmask(module: nn.Module) -> None:
+    """Give one module its own class back; a module that is not masked stays as it is."""
+    if getattr(type(module), "_secateurs_masked", False):
+        module.__class__ = type(module)._secateurs_base
+        del module.__dict__[_CELLS]
+        if isinstance(module, nn.RNNBase):
+            module._flat_weights = [getattr(module, name, None) for name in module._flat_weights_names]
+
+
+def _refuse(module: nn.Module, name: str) -> None:
+    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and (module.sparse or module.max_norm is not None):
+        raise BadInput(f"{name!r} is an embedding with sparse gradients or max_norm, which needs the parameter itself in the forward; "
+                       "use enforcement='overwrite'")  # fmt: skip
+
+
+def _property(attribute: str, view: Callable[[Tensor, MaskCell], Tensor]) -> property:
+    def read(module: nn.Module) -> Tensor:
+        return view(module._parameters[attribute], module.__dict__[_CELLS][attribute])  # type: ignore[arg-type]
+
+    return property(read)
+
+
+def _refuse_pickling(module: nn.Module, protocol: Any) -> Any:
+    raise BadInput(f"{type(module).__name__} is being pruned and cannot be pickled; save model.state_dict() and pruner.state_dict(), "
+                   "or call pruner.finish() first")  # fmt: skip
+
+
+def _deepcopy(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    import copy
+
+    twin = type(module).__new__(type(module))
+    memo[id(module)] = twin
+    twin.__dict__.update({key: copy.deepcopy(value, memo) for key, value in module.__dict__.items()})
+    return twin
+
+
+_classes: dict[tuple[type, tuple[str, ...], Callable[..., Tensor]], type] = {}
+
+
+def _masked_class(base: type, attributes: tuple[str, ...], view: Callable[[Tensor, MaskCell], Tensor]) -> type:
+    """The subclass of ``base`` whose ``attributes`` are masked; one for all modules alike."""
+    key = (base, attributes, view)
+    if key not in _classes:
+        body: dict[str, Any] = {name: _property(name, view) for name in attributes}
+        body |= {"_secateurs_masked": True, "_secateurs_base": base, "__module__": base.__module__,
+                 "__reduce_ex__": _refuse_pickling, "__deepcopy__": _deepcopy}  # fmt: skip
+        if issubclass(base, nn.RNNBase):
+            body |= _recurrent_body()
+        _classes[key] = type(base.__name__, (base,), body)
+    return _classes[key]
+
+
+def _recurrent_body() -> dict[str, Any]:
+    """A recurrent layer reads its weights through the list ``_flat_weights``: make that a property too."""
+
+    def read(module: nn.RNNBase) -> list[Tensor]:
+        return [getattr(module, name, None) for name in module._flat_weights_names]  # type: ignore[misc]
+
+    def write(module: nn.RNNBase, value: list[Tensor]) -> None:
+        """What is listed is always what the attributes say."""
+
+    return {"_flat_weights": property(read, write), "flatten_parameters": lambda module: None}

@@ -1,0 +1,67 @@
+"""What must be true of a model and its optimizer while a pruner is attached, checked where it is cheap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from secateurs.errors import BadInput
+from secateurs.models import Weight
+
+__all__ = ["check_optimizer", "check_unchanged", "claim", "release"]
+
+_claimed = WeakTensorKeyDictionary()  # parameter -> name of the method that holds it
+
+
+def claim(weights: Sequence[Weight], by: str) -> None:
+    """Mark the parameters as taken; :class:`BadInput` if another pruner has one of them."""
+    for weight in weights:
+        if weight.parameter in _claimed:
+            raise BadInput(f"{weight.name!r} is already being pruned by an attached {_claimed[weight.parameter]!r} pruner; "
+                           "call finish() or detach() on that one, or exclude the weight here")  # fmt: skip
+    for weight in weights:
+        _claimed[weight.parameter] = by
+
+
+def release(weights: Sequence[Weight]) -> None:
+    """Undo :func:`claim`."""
+    for weight in weights:
+        _claimed.pop(weight.parameter, None)
+
+
+def check_optimizer(weights: Sequence[Weight], optimizer: torch.optim.Optimizer) -> None:
+    """Every pruned weight must be trained by ``optimizer``.
+
+    Raises:
+        BadInput: the optimizer was built for other parameters.
+    """
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    missing = [w.name for w in weights if id(w.parameter) not in trained]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise BadInput(f"the optimizer does not train {', '.join(map(repr, missing[:3]))}{more} of the {len(weights)} weights to prune: it was built "
+                       "for other parameters (another copy of the model?); build it from this model, or exclude them")  # fmt: skip
+
+
+def check_unchanged(model: nn.Module, weights: Sequence[Weight]) -> None:
+    """The parameters must be the ones the pruner was built for.
+
+    Raises:
+        BadInput: one was replaced, frozen, resized, or shared with another layer since.
+    """
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    for weight in weights:
+        fix = "build the pruner after the model has its final form"
+        for site in weight.sites:
+            if site.module._parameters.get(site.attribute) is not weight.parameter:
+                raise BadInput(f"{weight.name!r} was replaced by another parameter after the pruner was built; {fix}")
+        if not weight.parameter.requires_grad:
+            raise BadInput(f"{weight.name!r} was frozen (requires_grad=False) after the pruner was built; exclude it, or unfreeze it")
+        now, before = set(names.get(id(weight.parameter), ())), {weight.name, *weight.aliases}
+        if now != before:
+            raise BadInput(f"{weight.name!r} was shared or unshared after the pruner was built: its names were {sorted(before)}, now {sorted(now)}; {fix}")

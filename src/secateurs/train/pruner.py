@@ -1,0 +1,216 @@
+"""A pruning session inside any training loop."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateurs.core.allocation import Uniform
+from secateurs.core.masks import Masks
+from secateurs.core.schedules import together
+from secateurs.errors import BadInput
+from secateurs.models import Weight, unwrap
+from secateurs.planning import Choices, Plan, choose_weights, decide, make_schedule, own_shares, target_sparsity
+from secateurs.recipe import Recipe
+from secateurs.registry import find_method
+from secateurs.train.enforcement import ENFORCEMENTS, MaskCell, unmask
+from secateurs.train.guard import check_optimizer, check_unchanged, claim, release
+
+__all__ = ["Pruner"]
+
+_log = logging.getLogger("secateurs")
+
+
+class Pruner:
+    """Prunes ``model`` while it trains.
+
+    >>> pruner = Pruner(model, "gmp", sparsity=0.9, begin=0.1, end=0.75, every=100, total_steps=n)  # doctest: +SKIP
+    >>> pruner.attach(optimizer)     # acts after each optimizer.step()  # doctest: +SKIP
+    >>> model = pruner.finish()      # after training: plain zeros, nothing left behind  # doctest: +SKIP
+
+    ``settings`` are the fields of :class:`secateurs.Recipe`; a whole recipe may stand in the place of the method's name.
+    Steps are counted in optimizer steps. The keys of ``model.state_dict()`` do not change while attached; the masks are in
+    :meth:`state_dict`, one bit per weight, to be saved beside the optimizer's.
+
+    Raises:
+        BadInput: whatever cannot work, before anything is changed.
+    """
+
+    def __init__(self, model: nn.Module, method: str | Recipe = "gmp", **settings: Any):
+        said = dataclasses.replace(method, **settings) if isinstance(method, Recipe) else Recipe.from_dict({"method": method, **settings})
+        self._given, self._model = model, unwrap(model)
+        self._method = find_method(said.method)(said.options)
+        self.recipe = said.with_defaults(self._method.defaults)
+        self._choices = Choices.of(self.recipe, self._method)
+        if self._method.order is not together and not isinstance(self._choices.allocation, Uniform):
+            raise BadInput(f"allocation={self.recipe.allocation!r} ranks layers against each other, so they cannot take turns; use 'uniform'")
+        self.survey = choose_weights(self._model, self.recipe, trained=True)
+        self.weights = self.survey.weights
+        self.schedule = make_schedule(self.recipe, target_sparsity(self.recipe, self._choices, self.survey))
+        self._own = own_shares(self.recipe, self.weights)
+        self._groups = [[i for i, w in enumerate(self.weights) if w.group == g] for g in dict.fromkeys(w.group for w in self.weights)]
+        for weight in self.weights:
+            self._choices.structure.check(weight.name, weight.parameter.shape, weight.layout)
+        cells = {w.name: MaskCell(torch.ones_like(w.parameter, dtype=torch.bool)) for w in self.weights}
+        self._enforcement = ENFORCEMENTS[self.recipe.enforcement or "keep"](self.weights, cells)
+        self.step_count = 0
+        self.history: list[dict[str, Any]] = []
+        self._density, self._density_sum = 1.0, 0.0
+        self._hook: Any = None
+
+    # -- the session ------------------------------------------------------------------------------------------------
+
+    def attach(self, optimizer: torch.optim.Optimizer) -> Pruner:
+        """Act after every step of ``optimizer``. An update due at step 0 is made now.
+
+        Raises:
+            BadInput: the optimizer trains other parameters, another pruner holds one of the weights, this one is attached already.
+        """
+        if self._hook is not None:
+            raise BadInput("this pruner is attached already; one pruner serves one optimizer")
+        check_optimizer(self.weights, optimizer)
+        check_unchanged(self._model, self.weights)
+        claim(self.weights, self.recipe.method)
+        try:
+            self._enforcement.install()
+        except BadInput:
+            release(self.weights)
+            raise
+        self._hook = optimizer.register_step_post_hook(lambda *_: self.step())
+        if self.step_count == 0 and not self.history:
+            self._update(0)
+        self._enforcement.after_step()
+        return self
+
+    def step(self) -> None:
+        """Count one optimizer step and do what is due. Called by the hook; call it yourself only where there is no optimizer to attach to."""
+        self.step_count += 1
+        self._density_sum += self._density
+        self._update(self.step_count)
+        self._enforcement.after_step()
+
+    def detach(self) -> None:
+        """Stop, leaving the weights as they are stored and the modules as they were."""
+        if self._hook is None:
+            return
+        self._hook.remove()
+        self._hook = None
+        self._enforcement.remove()
+        release(self.weights)
+
+    def finish(self) -> nn.Module:
+        """Write the masks into the weights, leave nothing behind, and return the model.
+
+        Masked entries become 0. Ending before the schedule has (a run cut short) is allowed and logged.
+        """
+        check_unchanged(self._model, self.weights)
+        if self.step_count < self.schedule.end:
+            _log.warning("pruner finished at step %d of a schedule that ends at %d: sparsity %.4f", self.step_count, self.schedule.end, self.sparsity)
+        self.detach()
+        self.plan().replay(self._model, undoable=False)
+        return self._given
+
+    def apply_to(self, model: nn.Module) -> nn.Module:
+        """Write the masks into another copy of the model (an exponential moving average, a reloaded checkpoint); returns it plain."""
+        for module in model.modules():
+            unmask(module)
+        self.plan().replay(model, undoable=False)
+        return model
+
+    # -- what is known ----------------------------------------------------------------------------------------------
+
+    @property
+    def masks(self) -> Masks:
+        """Masks by name, True = kept: the live tensors."""
+        return self._enforcement.masks()
+
+    @property
+    def sparsity(self) -> float:
+        """Share of the selected weights masked now."""
+        return self.masks.sparsity
+
+    @property
+    def average_density(self) -> float:
+        """Mean share of the selected weights in use over the steps so far; 1.0 before the first."""
+        return self._density_sum / self.step_count if self.step_count else 1.0
+
+    def report(self) -> list[dict[str, object]]:
+        """A row per layer and a last one for the total: shape, size, kept, removed, sparsity."""
+        return self.masks.report()
+
+    def plan(self) -> Plan:
+        """What the masks of this moment remove."""
+        return Plan.of(self.weights, self.masks, self._choices.structure.name, self.recipe.to_dict())
+
+    # -- resume -----------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs besides the model and the optimizer: loads with ``weights_only=True``."""
+        check_unchanged(self._model, self.weights)
+        return {"version": 1, "recipe": self.recipe.to_dict(), "step": self.step_count, "masks": self.masks.state_dict(),
+                "density_sum": self._density_sum, "history": [dict(row) for row in self.history],
+                "method": self._method.state_dict()}  # fmt: skip
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where :meth:`state_dict` was taken, before or after :meth:`attach`.
+
+        Raises:
+            BadInput: it is of another recipe, other weights or a newer version; nothing is changed then.
+        """
+        if state.get("version") != 1:
+            raise BadInput(f"this pruner state has version {state.get('version')!r}; this library reads version 1")
+        mine, theirs = self.recipe.to_dict(), dict(state["recipe"])
+        differ = [k for k in {**mine, **theirs} if mine.get(k) != theirs.get(k)]
+        if differ:
+            raise BadInput("the state is of another recipe: " + ", ".join(f"{k} was {theirs.get(k)!r}, now {mine.get(k)!r}" for k in differ))
+        masks = Masks.from_state_dict(state["masks"])
+        shapes, found = {w.name: w.shape for w in self.weights}, {n: tuple(m.shape) for n, m in masks.items()}
+        if shapes != found:
+            odd = [n for n in {**shapes, **found} if shapes.get(n) != found.get(n)]
+            raise BadInput(f"the state is of another model: {odd[0]!r} has shape {found.get(odd[0])} there and {shapes.get(odd[0])} here")
+        self._method.load_state_dict(state["method"])
+        for name, mask in masks.items():
+            self._enforcement.cells[name].set(mask)
+        self.step_count, self._density_sum = int(state["step"]), float(state["density_sum"])
+        self.history = [dict(row) for row in state["history"]]
+        self._density = 1 - self.sparsity
+
+    # -- one update -------------------------------------------------------------------------------------------------
+
+    def _update(self, step: int) -> None:
+        turn = self._method.order(self.schedule, step, len(self._groups))
+        if turn is None and not (self._enforcement.restless and step >= self.schedule.begin):
+            return
+        if turn is not None:
+            check_unchanged(self._model, self.weights)
+        groups = turn.layers if turn else range(len(self._groups))
+        weights = [self.weights[i] for g in groups for i in self._groups[g]]
+        at = turn.at if turn else self._last_update(step)
+        masks = decide(weights, self._choices, self.schedule.sparsity(at), self._own_at(at), _gradient)
+        for name, mask in masks.items():
+            self._enforcement.cells[name].set(mask)
+        reached, target = self.sparsity, self.schedule.sparsity(at)
+        self._density = 1 - reached
+        if turn is not None:
+            self.history.append({"step": step, "target": target, "sparsity": reached})
+            _log.info("step %d: sparsity %.4f (target %.4f)", step, reached, target)
+
+    def _last_update(self, step: int) -> int:
+        return step if self.schedule.is_update(step) else self.schedule.previous_update(step) or self.schedule.begin
+
+    def _own_at(self, step: int) -> dict[str, float]:
+        """Overridden layers follow the same curve to their own final share."""
+        return {name: dataclasses.replace(self.schedule, final=share, initial=min(self.schedule.initial, share)).sparsity(step)
+                for name, share in self._own.items()}  # fmt: skip
+
+
+def _gradient(weight: Weight) -> Tensor:
+    if weight.parameter.grad is None:
+        raise BadInput(f"{weight.name!r} has no gradient at this step; a gradient criterion ranks after a backward pass, "
+                       "so let begin be at least 1 and do not clear gradients between backward and step")  # fmt: skip
+    return weight.parameter.grad.detach()
