@@ -5,6 +5,7 @@ Where layers share a total, the counts add up to it exactly.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from secateurs.core.count import largest_remainder, removed_count
 from secateurs.core.layout import Layout
-from secateurs.core.select import check_finite, find_cut
+from secateurs.core.select import find_cut, tally
 from secateurs.errors import BadInput, near
 
 __all__ = ["ALLOCATIONS", "Allocation", "Er", "Global", "GlobalFloor", "Lamp", "Ranked", "Uniform", "er_densities", "find_allocation", "lamp_scores"]
@@ -31,6 +32,7 @@ class Ranked:
     group: str = ""  # weights of one group are one ranked tensor (an LSTM layer's two matrices)
     layout: Layout = Layout()
     unit_size: int = 1
+    dtype: torch.dtype = torch.float64  # in which scores of several layers are compared
 
 
 Allocation = Callable[[Sequence[Ranked], float], list[int]]
@@ -43,27 +45,15 @@ def split(layers: Sequence[Ranked], remove: int) -> list[int]:
     """
     if remove == 0:
         return [0] * len(layers)
-    dtype = _common_dtype(layers)
+    dtype = functools.reduce(torch.promote_types, (layer.dtype for layer in layers))
     cut = find_cut(lambda: (layer.scores().to(dtype) for layer in layers), remove)
     ties_kept, counts = cut.ties_kept, []
     for layer in layers:
-        scores = layer.scores().to(dtype)
-        ties = int(torch.count_nonzero(scores == cut.value))
+        below, ties = tally(layer.scores().to(dtype), cut.value)
         kept_here = min(ties, ties_kept)
         ties_kept -= kept_here
-        counts.append(int(torch.count_nonzero(scores < cut.value)) + ties - kept_here)
+        counts.append(below + ties - kept_here)
     return counts
-
-
-def _common_dtype(layers: Sequence[Ranked]) -> torch.dtype:
-    dtype = None
-    for layer in layers:
-        scores = layer.scores()
-        check_finite(scores, layer.name)
-        dtype = scores.dtype if dtype is None else torch.promote_types(dtype, scores.dtype)
-    if dtype is None:
-        raise BadInput("nothing to rank: the selection is empty")
-    return dtype
 
 
 def _one_unit(layers: Sequence[Ranked], name: str) -> None:
@@ -75,20 +65,31 @@ def _one_unit(layers: Sequence[Ranked], name: str) -> None:
 
 @dataclass(frozen=True)
 class Uniform:
-    """Every layer loses the same share, ``floor(s N + 1/2)`` of its own N; a layer keeps at least one entry."""
+    """Every layer loses the same share, ``floor(s N + 1/2)`` of its own N; a layer keeps at least one entry.
+
+    With ``exact_total`` the layers' shares are rounded together (largest remainder), so that they add up to
+    ``floor(s N + 1/2)`` of all N: where a total was promised, not a share.
+    """
+
+    exact_total: bool = False
 
     def __call__(self, layers: Sequence[Ranked], sparsity: float) -> list[int]:
         """Counts per layer; the tensors of one group are ranked together and share their group's count."""
         groups: dict[str, list[int]] = {}
         for i, layer in enumerate(layers):
             groups.setdefault(layer.group or layer.name, []).append(i)
+        totals = self._totals([sum(layers[i].units for i in members) for members in groups.values()], sparsity)
         counts = [0] * len(layers)
-        for members in groups.values():
-            total = removed_count(sum(layers[i].units for i in members), sparsity)
+        for members, total in zip(groups.values(), totals, strict=True):
             shares = [total] if len(members) == 1 else split([layers[i] for i in members], total)
             for i, share in zip(members, shares, strict=True):
                 counts[i] = share
         return counts
+
+    def _totals(self, sizes: list[int], sparsity: float) -> list[int]:
+        if not self.exact_total:
+            return [removed_count(n, sparsity) for n in sizes]
+        return largest_remainder([n * sparsity for n in sizes], removed_count(sum(sizes), sparsity), [max(n - 1, 0) for n in sizes])
 
 
 @dataclass(frozen=True)
@@ -128,12 +129,17 @@ class GlobalFloor:
         """Counts per layer that add up to ``floor(s N + 1/2)`` of all N and respect every floor."""
         _one_unit(layers, "global-floor")
         sizes = [layer.units for layer in layers]
+        fill = _fill_by_rank if self.redistribute == "rank" else _fill_in_proportion
+        return fill(layers, removed_count(sum(sizes), sparsity), self.most(sizes, sparsity))
+
+    def most(self, sizes: Sequence[int], sparsity: float) -> list[int]:
+        """How many weights each layer may lose; :class:`BadInput` if they are too few for ``sparsity``."""
         remove = removed_count(sum(sizes), sparsity)
         most = [n - self.kept_at_least(n, sum(sizes)) for n in sizes]
         if sum(most) < remove:
             raise BadInput(f"sparsity {sparsity} removes {remove} of {sum(sizes)} weights, but the floors keep "
                            f"{sum(sizes) - sum(most)} in {len(sizes)} layers; lower the floor or the sparsity")  # fmt: skip
-        return (_fill_by_rank if self.redistribute == "rank" else _fill_in_proportion)(layers, remove, most)
+        return most
 
     def kept_at_least(self, n: int, total: int) -> int:
         """The floor of a layer of ``n`` weights among ``total``."""
@@ -193,7 +199,8 @@ def er_densities(shapes: Sequence[torch.Size], density: float, layouts: Sequence
 
 def _er_raw(shape: torch.Size, layout: Layout, kernel: bool) -> float:
     if kernel:
-        return sum(shape) / math.prod(shape)
+        matrix = shape[min(layout.out_dim, layout.in_dim) :]  # stacked experts are as many matrices of this shape
+        return sum(matrix) / math.prod(matrix)
     return (shape[layout.out_dim] + shape[layout.in_dim]) / (shape[layout.out_dim] * shape[layout.in_dim])
 
 
@@ -218,7 +225,7 @@ def lamp_scores(scores: Tensor) -> Tensor:
 
     The highest entry scores 1, so a global ranking of these empties no layer that has a non-zero weight.
     """
-    squared = scores.double().square()
+    squared = scores.double().clamp(min=0).square()  # below zero lie the weights that are zero already
     order = torch.argsort(squared, descending=True, stable=True)
     ranked = squared[order]
     above = torch.cumsum(ranked, 0)
@@ -232,7 +239,7 @@ class Lamp:
 
     def __call__(self, layers: Sequence[Ranked], sparsity: float) -> list[int]:
         """Counts per layer that add up to ``floor(s N + 1/2)`` of all N."""
-        return Global()([replace(layer, scores=lambda s=layer.scores: lamp_scores(s())) for layer in layers], sparsity)
+        return Global()([replace(layer, scores=lambda s=layer.scores: lamp_scores(s()), dtype=torch.float64) for layer in layers], sparsity)
 
 
 ALLOCATIONS: dict[str, Callable[..., Allocation]] = {

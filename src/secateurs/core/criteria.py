@@ -32,9 +32,9 @@ class Criterion:
 def _zeros_lowest(weight: Tensor, scores: Tensor) -> Tensor:
     """Rank weights that are already zero below all others, keeping their own order: they count as pruned, not as candidates.
 
-    Maps the non-negative scores of zeros to [-1, 0), increasing.
+    Maps the non-negative scores of zeros to [-1, 0), increasing; one that is not finite stays what it is.
     """
-    return torch.where(weight == 0, -1 / (1 + scores), scores)
+    return torch.where((weight == 0) & torch.isfinite(scores), -1 / (1 + scores), scores)
 
 
 def magnitude(weight: Tensor, statistics: Statistics) -> Tensor:
@@ -53,8 +53,12 @@ def gradient(weight: Tensor, statistics: Statistics) -> Tensor:
 
 
 def taylor(weight: Tensor, statistics: Statistics) -> Tensor:
-    """``|w g|``: first-order change of the loss when w goes; at initialisation the connection sensitivity of SNIP (Lee et al. 2019)."""
-    return (weight * statistics["gradient"]).abs()
+    """``|w g|``: first-order change of the loss when w goes; at initialisation the connection sensitivity of SNIP (Lee et al. 2019).
+
+    16-bit floats are multiplied as float32: their products fall below the smallest 16-bit number.
+    """
+    exact = torch.promote_types(weight.dtype, torch.float32)
+    return (weight.to(exact) * statistics["gradient"].to(exact)).abs()
 
 
 CRITERIA = {

@@ -64,7 +64,7 @@ class Masks(Mapping[str, Tensor]):
     @property
     def sparsity(self) -> float:
         """Share of entries removed over all masks; 0.0 for none."""
-        return 1 - sum(self.kept().values()) / self.size if self.size else 0.0
+        return (self.size - sum(self.kept().values())) / self.size if self.size else 0.0
 
     def report(self) -> list[dict[str, object]]:
         """One row per tensor (name, shape, size, kept, removed, sparsity) and a last row named ``total``."""

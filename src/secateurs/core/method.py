@@ -9,6 +9,7 @@ from torch import Tensor
 
 from secateurs.core.schedules import Schedule, Turn, together
 from secateurs.core.select import keep_mask, keep_mask_grouped
+from secateurs.core.structures import Structure
 from secateurs.errors import BadInput, near
 
 __all__ = ["Method"]
@@ -44,6 +45,9 @@ class Method:
 
     #: Which layers are ranked at a step, and for which moment of the schedule.
     order: Callable[[Schedule, int, int], Turn | None] = staticmethod(together)
+
+    def check(self, structure: Structure) -> None:
+        """Raise :class:`BadInput` if the method cannot work with ``structure``; by default it can with all."""
 
     def choose(self, name: str, scores: Tensor, remove: int) -> Tensor:
         """Units kept, of unit scores ``[groups, units]``: every group (or the one group) loses exactly ``remove``."""

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from secateurs.errors import BadInput, NotFinite
 
-__all__ = ["Cut", "check_finite", "cut_mask", "find_cut", "keep_mask", "keep_mask_grouped"]
+__all__ = ["Cut", "check_finite", "cut_mask", "find_cut", "keep_mask", "keep_mask_grouped", "tally"]
 
-_CHUNK = 1 << 22  # entries looked at together: temporaries stay near 32 MB
+_CHUNK = 1 << 17  # entries looked at together on a CPU: temporaries stay in its cache
 _KEY = {torch.float64: torch.int64, torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
 
 
@@ -31,11 +33,13 @@ class Cut:
 
 def check_finite(scores: Tensor, name: str) -> None:
     """Raise :class:`NotFinite` naming the tensor if any entry is NaN or infinite."""
-    for part in _chunks(scores):
-        if not torch.isfinite(part).all():
-            bad = int(torch.count_nonzero(~torch.isfinite(scores)))
-            raise NotFinite(f"{name!r} has {bad} non-finite of {scores.numel()} entries (NaN or infinite): nothing can be ranked; "
-                            "look for a diverged run or a bad batch before pruning")  # fmt: skip
+    if not scores.numel():
+        return
+    low, high = torch.aminmax(scores.detach())  # both are NaN where one entry is
+    if not (torch.isfinite(low) and torch.isfinite(high)):
+        bad = int(torch.count_nonzero(~torch.isfinite(scores)))
+        raise NotFinite(f"{name!r} has {bad} non-finite of {scores.numel()} entries (NaN or infinite): nothing can be ranked; "
+                        "look for a diverged run or a bad batch before pruning")  # fmt: skip
 
 
 def find_cut(streams: Callable[[], Iterable[Tensor]], remove: int) -> Cut:
@@ -47,36 +51,43 @@ def find_cut(streams: Callable[[], Iterable[Tensor]], remove: int) -> Cut:
     """
     prefix, rank, digit = 0, remove, 0
     while True:
-        counts = None
+        counts = np.zeros(1 << 16, dtype=np.int64)
+        dtype = None
         for scores in streams():
-            for key in _keys(scores):
-                bits = torch.iinfo(key.dtype).bits
-                here = _digits(key, digit, prefix, bits)
-                found = torch.bincount(here, minlength=1 << 16)
-                counts = found.cpu() if counts is None else counts + found.cpu()
-                dtype = scores.dtype
-        if counts is None:
+            dtype = scores.dtype
+            for part in _parts(scores):
+                counts += _histogram(_key(part, dtype), digit, prefix)
+        if dtype is None:
             raise BadInput("nothing to rank: the selection is empty")
-        total = torch.cumsum(counts, 0)
-        if rank >= int(total[-1]):  # everything goes: only possible on the first digit
+        total = np.cumsum(counts)
+        if rank >= total[-1]:  # everything goes: only possible on the first digit
             return Cut(float("inf"), 0)
-        bucket = int(torch.searchsorted(total, rank, right=True))  # the digit of the lowest score that stays
-        below = int(total[bucket - 1]) if bucket else 0
-        rank, prefix, digit = rank - below, (prefix << 16) | bucket, digit + 1
-        if digit * 16 == bits:
-            return Cut(_value(prefix, bits, dtype), int(counts[bucket]) - rank)
+        bucket = int(np.searchsorted(total, rank, side="right"))  # the digit of the lowest score that stays
+        rank -= int(total[bucket - 1]) if bucket else 0
+        prefix, digit = (prefix << 16) | bucket, digit + 1
+        if digit * 16 == torch.finfo(dtype).bits:
+            return Cut(_value(prefix, dtype), int(counts[bucket]) - rank)
+
+
+def tally(scores: Tensor, value: float) -> tuple[int, int]:
+    """How many scores lie below ``value``, and how many are equal to it."""
+    key, below, ties = _key_of(value, scores.dtype), 0, 0
+    for part in _parts(scores):
+        keys = _key(part, scores.dtype)
+        below += int((keys < key).sum())
+        ties += int((keys == key).sum())
+    return below, ties
 
 
 def cut_mask(scores: Tensor, cut: Cut) -> Tensor:
     """The boolean mask of ``scores`` under ``cut``: True above the value, and for the first ``ties_kept`` equal entries."""
     kept = scores > cut.value
-    if not cut.ties_kept:
-        return kept
     flat, missing, offset = kept.view(-1), cut.ties_kept, 0
-    for part in _chunks(scores):
-        ties = (part == cut.value).nonzero().view(-1)[:missing]
-        flat[offset : offset + part.numel()][ties] = True
-        missing, offset = missing - ties.numel(), offset + part.numel()
+    for part in _parts(scores) if missing else ():
+        ties = torch.as_tensor(part, device=scores.device).view(scores.dtype) == cut.value
+        where = ties.nonzero().view(-1)[:missing]
+        flat[offset + where] = True
+        missing, offset = missing - where.numel(), offset + len(part)
         if not missing:
             break
     return kept
@@ -131,36 +142,51 @@ def _rank_by_sort(scores: Tensor, keep: int) -> Tensor:
     return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, order[:, :keep], True)
 
 
-def _chunks(scores: Tensor) -> Iterator[Tensor]:
-    flat = scores.detach().reshape(-1)
-    for start in range(0, flat.numel(), _CHUNK):
-        yield flat[start : start + _CHUNK]
+# Keys are handled as numpy arrays on a CPU: its small serial loops are quick and, unlike parallel ones, do not wait for a
+# core that is busy with something else. On other devices they are tensors, in larger parts.
 
 
-def _keys(scores: Tensor) -> Iterator[Tensor]:
-    """Signed integers in the order of the scores: a negative float's bits run backwards, so they are turned round."""
+def _parts(scores: Tensor) -> Iterator[Any]:
+    """The scores' bits, in order, as integers."""
     if scores.dtype not in _KEY:
         raise BadInput(f"scores of dtype {scores.dtype} cannot be ranked; use one of {[str(d) for d in _KEY]}")
-    integer = _KEY[scores.dtype]
-    for part in _chunks(scores):
-        key = part.view(integer) if part.is_contiguous() else part.contiguous().view(integer)
-        negative = key < 0
-        if negative.any():
-            key = torch.where(negative, torch.iinfo(integer).min - key, key)  # -0.0 becomes 0, -x becomes -bits(x)
-        yield key
+    flat = scores.detach().reshape(-1).view(_KEY[scores.dtype])
+    here: Any = flat.numpy() if flat.device.type == "cpu" else flat
+    size = _CHUNK if flat.device.type == "cpu" else _CHUNK << 7
+    for start in range(0, len(here), size):
+        yield here[start : start + size]
 
 
-def _digits(key: Tensor, digit: int, prefix: int, bits: int) -> Tensor:
-    """The ``digit``-th 16 bits (0 = highest, offset so that they are unsigned) of the keys that begin with ``prefix``."""
+def _key(part: Any, dtype: torch.dtype) -> Any:
+    """Signed integers in the order of the scores: a negative float's bits run backwards, so they are turned round."""
+    if part.min() >= 0:
+        return part
+    lowest = torch.iinfo(_KEY[dtype]).min
+    where = np.where if isinstance(part, np.ndarray) else torch.where
+    return where(part < 0, lowest - part, part)  # -0.0 becomes 0, -x becomes -bits(x)
+
+
+def _histogram(key: Any, digit: int, prefix: int) -> np.ndarray:
+    """Counts of the ``digit``-th 16 bits (0 = highest, offset so that they are unsigned) of the keys that begin with ``prefix``."""
+    bits = 8 * key.itemsize
     if digit:
-        key = key[((key >> (bits - 16 * digit)) + (1 << (16 * digit - 1))) == prefix]
-    shifted = key >> (bits - 16 * (digit + 1))
-    return (shifted.to(torch.int32) + (1 << 15)) if digit == 0 else (shifted & 0xFFFF)
+        key = key[(key >> (bits - 16 * digit)) == prefix - (1 << (16 * digit - 1))]
+    digits = key >> (bits - 16 * (digit + 1))
+    if isinstance(key, np.ndarray):
+        digits = digits.astype(np.int64)
+        return np.bincount(digits & 0xFFFF if digit else digits + (1 << 15), minlength=1 << 16)
+    digits = digits.long()
+    return torch.bincount(digits & 0xFFFF if digit else digits + (1 << 15), minlength=1 << 16).cpu().numpy()
 
 
-def _value(prefix: int, bits: int, dtype: torch.dtype) -> float:
+def _key_of(value: float, dtype: torch.dtype) -> int:
+    key = int(torch.tensor([value], dtype=dtype).view(_KEY[dtype]))
+    return torch.iinfo(_KEY[dtype]).min - key if key < 0 else key
+
+
+def _value(prefix: int, dtype: torch.dtype) -> float:
     """The score whose key has the (offset) digits ``prefix``."""
-    key = prefix - (1 << (bits - 1))
+    key = prefix - (1 << (torch.finfo(dtype).bits - 1))
     if key < 0:
         key = torch.iinfo(_KEY[dtype]).min - key
     return float(torch.tensor([key], dtype=_KEY[dtype]).view(dtype))

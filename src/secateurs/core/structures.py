@@ -68,9 +68,14 @@ def _back(flat: Tensor, shape: torch.Size, order: list[int]) -> Tensor:
     return flat.reshape([shape[d] for d in order]).permute(inverse).contiguous()
 
 
+def _stack(shape: torch.Size, layout: Layout) -> int:
+    """How many independent matrices lie in the tensor."""
+    return math.prod(shape[: min(layout.out_dim, layout.in_dim)])
+
+
 def _rows(shape: torch.Size, layout: Layout) -> int:
     """Output rows of all stacked matrices together."""
-    return math.prod(shape[: min(layout.out_dim, layout.in_dim)]) * shape[layout.out_dim]
+    return _stack(shape, layout) * shape[layout.out_dim]
 
 
 @dataclass(frozen=True)
@@ -190,7 +195,8 @@ class NM:
 class Block:
     """Blocks of R x C entries of the matrix [output rows, everything else], judged by their mean score.
 
-    Blocks cut short by the edge of the matrix are whole units, judged by the mean over the entries they have.
+    Blocks cut short by the edge of the matrix are whole units, judged by the mean over the entries they have. No block
+    reaches from one stacked matrix (an expert) into the next.
     """
 
     rows: int
@@ -209,35 +215,39 @@ class Block:
 
     def check(self, name: str, shape: torch.Size, layout: Layout) -> None:
         """The block must not be larger than the matrix."""
-        rows = _rows(shape, layout)
-        if self.rows > rows or self.cols > math.prod(shape) // rows:
-            raise BadInput(f"structure {self.name!r} is larger than {name!r}, a matrix of {rows} x {math.prod(shape) // rows} "
+        rows, cols = self._matrix(shape, layout)
+        if self.rows > rows or self.cols > cols:
+            raise BadInput(f"structure {self.name!r} is larger than {name!r}, a matrix of {rows} x {cols} "
                            f"(shape {tuple(shape)}); use a smaller block or exclude it")  # fmt: skip
 
     def to_groups(self, scores: Tensor, layout: Layout) -> Tensor:
         """``[1, blocks]``, row-major over blocks."""
-        matrix = PerRow().to_groups(scores, layout).unsqueeze(0)
+        matrices = PerRow().to_groups(scores, layout).reshape(_stack(scores.shape, layout), *self._matrix(scores.shape, layout))
         pooled = torch.nn.functional.avg_pool2d(
-            matrix.float() if scores.dtype in (torch.float16, torch.bfloat16) else matrix,
+            matrices.float() if scores.dtype in (torch.float16, torch.bfloat16) else matrices,
             (self.rows, self.cols), ceil_mode=True, count_include_pad=False)  # fmt: skip
         return pooled.reshape(1, -1)
 
     def to_mask(self, kept: Tensor, shape: torch.Size, layout: Layout) -> Tensor:
         """Every block spread over its entries."""
-        rows = _rows(shape, layout)
-        cols = math.prod(shape) // rows
-        grid = kept.reshape(-(-rows // self.rows), -(-cols // self.cols))
-        matrix = grid.repeat_interleave(self.rows, 0)[:rows].repeat_interleave(self.cols, 1)[:, :cols]
-        return PerRow().to_mask(matrix, shape, layout)
+        rows, cols = self._matrix(shape, layout)
+        grid = kept.reshape(_stack(shape, layout), -(-rows // self.rows), -(-cols // self.cols))
+        matrices = grid.repeat_interleave(self.rows, 1)[:, :rows].repeat_interleave(self.cols, 2)[:, :, :cols]
+        return PerRow().to_mask(matrices, shape, layout)
 
     def units(self, shape: torch.Size, layout: Layout) -> int:
         """Whole and cut blocks."""
-        rows = _rows(shape, layout)
-        return -(-rows // self.rows) * -(-(math.prod(shape) // rows) // self.cols)
+        rows, cols = self._matrix(shape, layout)
+        return _stack(shape, layout) * -(-rows // self.rows) * -(-cols // self.cols)
 
     def unit_size(self, shape: torch.Size, layout: Layout) -> int:
         """R x C."""
         return self.rows * self.cols
+
+    @staticmethod
+    def _matrix(shape: torch.Size, layout: Layout) -> tuple[int, int]:
+        """Rows and columns of one matrix of the stack."""
+        return shape[layout.out_dim], math.prod(shape) // _rows(shape, layout)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
 
 from torch import nn
 
+from secateurs.core.allocation import Global, GlobalFloor, Lamp
+from secateurs.core.count import removed_count
 from secateurs.core.schedules import Schedule, resolve_step
 from secateurs.errors import BadInput, near
 from secateurs.models import Left, Survey, Weight, check, select, survey
@@ -36,32 +39,57 @@ def _without_frozen(chosen: Survey) -> Survey:
 
 
 def target_sparsity(recipe: Recipe, choices: Choices, chosen: Survey) -> float:
-    """The recipe's amount as a share of the selected weights.
+    """The recipe's amount as a share of the selected weights that have no share of their own (overrides).
 
     Raises:
-        BadInput: no amount, two that disagree, or one out of reach with what is excluded.
+        BadInput: no amount, two that disagree, or one out of reach with what is excluded, overridden or kept by a floor.
     """
-    fixed = choices.structure.share
-    if fixed is not None:
-        if recipe.sparsity is not None and abs(recipe.sparsity - fixed) > 1e-9:
-            raise BadInput(f"structure={recipe.structure!r} removes {fixed:.4g} of every layer, but sparsity={recipe.sparsity}; leave sparsity out")
-        return fixed
+    own = own_shares(recipe, chosen.weights)
+    share = _share(recipe, choices, chosen, own)
+    if isinstance(choices.allocation, GlobalFloor):
+        free = [w for w in chosen.weights if w.name not in own]
+        choices.allocation.most([choices.structure.units(w.parameter.shape, w.layout) for w in free], share)
+    return share
+
+
+def _share(recipe: Recipe, choices: Choices, chosen: Survey, own: Mapping[str, float]) -> float:
+    if choices.structure.share is not None:
+        return _fixed_share(recipe, choices.structure.share)
     if recipe.sparsity is not None:
         return recipe.sparsity
     if recipe.keep is not None:
-        share = recipe.keep if isinstance(recipe.keep, float) else recipe.keep / chosen.size
-        if not 0 < share <= 1:
+        if not 0 < recipe.keep <= (1 if isinstance(recipe.keep, float) else chosen.size):
             raise BadInput(f"keep={recipe.keep!r}: give a share above 0.0 and up to 1.0, or a number of the {chosen.size} selected weights")
-        return 1 - share
+        if isinstance(recipe.keep, float):
+            return float(1 - Fraction(str(recipe.keep)))  # the decimal it prints as: 1 - 0.9 is 0.1, not 0.09999999999999998
+        return _share_to_remove(chosen.size - recipe.keep, f"keep={recipe.keep}", choices, chosen, own)
     if recipe.total_sparsity is not None:
-        share = recipe.total_sparsity * chosen.total / chosen.size
-        if share >= 1:
-            raise BadInput(f"total_sparsity={recipe.total_sparsity} is out of reach: only {chosen.size} of {chosen.total} parameters are selected, "
-                           f"so at most {chosen.size / chosen.total:.4f} of all can go; exclude less")  # fmt: skip
-        return share
+        remove = removed_count(chosen.total, recipe.total_sparsity)
+        return _share_to_remove(remove, f"total_sparsity={recipe.total_sparsity}", choices, chosen, own)
     if recipe.overrides:
         return 0.0
     raise BadInput("how much? give sparsity=0.9 (share of the selected weights), keep=, or total_sparsity=")
+
+
+def _fixed_share(recipe: Recipe, fixed: float) -> float:
+    """The share that the structure (N:M) sets; what else is said about the amount must agree."""
+    if recipe.sparsity is not None and abs(recipe.sparsity - fixed) > 1e-9:
+        raise BadInput(f"structure={recipe.structure!r} removes {fixed:.4g} of every layer, but sparsity={recipe.sparsity}; leave sparsity out")
+    for name in ("keep", "total_sparsity"):
+        if getattr(recipe, name) is not None:
+            raise BadInput(f"structure={recipe.structure!r} removes {fixed:.4g} of every layer, whatever {name}={getattr(recipe, name)}; leave {name} out")
+    return fixed
+
+
+def _share_to_remove(remove: int, said: str, choices: Choices, chosen: Survey, own: Mapping[str, float]) -> float:
+    """The share of the weights without one of their own with which ``remove`` of all the selected ones go."""
+    fixed = sum(removed_count(w.size, own[w.name]) for w in chosen.weights if w.name in own)
+    free = [w.size for w in chosen.weights if w.name not in own]
+    must_stay = min(len(free), 1) if isinstance(choices.allocation, (Global, Lamp)) else len(free)
+    if not fixed <= remove <= fixed + sum(free) - must_stay:
+        raise BadInput(f"{said} is out of reach: it removes {remove} of all {chosen.total} parameters, but {chosen.size} of them are selected, and with "
+                       f"the overrides, and a layer keeping one, between {fixed} and {fixed + sum(free) - must_stay} can go")  # fmt: skip
+    return (remove - fixed) / sum(free) if free else 0.0
 
 
 def own_shares(recipe: Recipe, weights: Sequence[Weight]) -> dict[str, float]:

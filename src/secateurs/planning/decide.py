@@ -49,6 +49,9 @@ class Choices:
             if not isinstance(structure, Element):
                 raise BadInput(f"allocation='per-row' ranks single weights inside rows; it does not go with structure={structure.name!r}")
             structure = PerRow()
+        method.check(structure)
+        if isinstance(allocation, Uniform) and (recipe.total_sparsity is not None or isinstance(recipe.keep, int)):
+            allocation = Uniform(exact_total=True)
         if structure.grouped and not isinstance(allocation, Uniform):
             raise BadInput(f"structure={structure.name!r} fixes the share in every layer; allocation={name!r} does not go with it, 'uniform' does")
         return cls(method, structure, criterion, allocation, name, recipe.seed)
@@ -63,7 +66,9 @@ class Choices:
             if gradients is None:
                 raise BadInput(f"criterion={self.criterion.name!r} needs gradients: give calibration batches and a loss, or prune while training")
             statistics["gradient"] = gradients(weight)
-        return self.structure.to_groups(self.criterion.score(values, statistics), weight.layout)
+        scores = self.criterion.score(values, statistics)
+        check_finite(scores, weight.name)
+        return self.structure.to_groups(scores, weight.layout)
 
 
 @torch.no_grad()
@@ -118,4 +123,5 @@ def _ranked(weight: Weight, choices: Choices, gradients: Gradients | None) -> Ra
         group=weight.group,
         layout=weight.layout,
         unit_size=choices.structure.unit_size(shape, weight.layout),
+        dtype=torch.promote_types(weight.parameter.dtype, torch.float32),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.core.masks import Masks, pack_bits, unpack_bits
-from secateurs.errors import BadInput, CorruptFile
+from secateurs.errors import BadInput, CorruptFile, MissingExtra
 from secateurs.extras import require
 from secateurs.models import Weight, unwrap
 
@@ -101,6 +102,9 @@ class Plan:
                 raise BadInput(f"the plan removes entries of {e.name!r}, which this model does not have")
             if tuple(found[e.name].shape) != e.shape:
                 raise BadInput(f"the plan has {e.name!r} with shape {e.shape}, this model with {tuple(found[e.name].shape)}")
+            for other in e.coupled:
+                if found.get(other, found[e.name]) is not found[e.name]:
+                    raise BadInput(f"the plan holds {e.name!r} and {other!r} for one tied weight, in this model they are two; tie them first")
         removed = {}
         for e in self.entries:
             gone = ~self.masks[e.name].to(found[e.name].device)
@@ -112,9 +116,9 @@ class Plan:
     def save(self, folder: str | Path) -> None:
         """Write ``plan.json`` and ``plan.safetensors`` (masks, one bit per entry) into an existing folder, each by rename."""
         folder = Path(folder)
-        data = {"format": "secateurs-plan", "version": VERSION, "recipe": self.recipe, "size": self.size, "removed": self.removed,
-                "entries": [asdict(e) for e in self.entries]}  # fmt: skip
         packed = require("safetensors.torch", "files").save({f"{n}.mask": pack_bits(m) for n, m in self.masks.items()})
+        data = {"format": "secateurs-plan", "version": VERSION, "recipe": self.recipe, "size": self.size, "removed": self.removed,
+                "masks_sha256": hashlib.sha256(packed).hexdigest(), "entries": [asdict(e) for e in self.entries]}  # fmt: skip
         _write(folder / "plan.safetensors", packed)
         _write(folder / "plan.json", (json.dumps(data, indent=1) + "\n").encode())
 
@@ -134,16 +138,17 @@ class Plan:
             if data["version"] > VERSION:
                 raise CorruptFile(f"the plan in {str(folder)!r} has version {data['version']}; this library reads up to {VERSION}: upgrade it")
             entries = tuple(Entry(**{**e, "shape": tuple(e["shape"]), "coupled": tuple(e["coupled"])}) for e in data["entries"])
-            packed = require("safetensors.torch", "files").load_file(folder / "plan.safetensors")
+            packed = _masks_file(folder / "plan.safetensors", data["masks_sha256"])
             masks = Masks({e.name: unpack_bits(packed[f"{e.name}.mask"], e.shape) for e in entries})
             recipe = dict(data["recipe"])
-        except CorruptFile:
+        except (CorruptFile, MissingExtra):
             raise
         except Exception as error:
             raise CorruptFile(f"the plan in {str(folder)!r} is damaged: {type(error).__name__}: {error}") from error
         for e, kept in zip(entries, masks.kept().values(), strict=True):
-            if e.size - kept != e.removed:
-                raise CorruptFile(f"the plan in {str(folder)!r} says {e.removed} of {e.name!r} go, its mask removes {e.size - kept}")
+            if e.size != masks[e.name].numel() or e.size - kept != e.removed:
+                raise CorruptFile(f"the plan in {str(folder)!r} says {e.removed} of the {e.size} entries of {e.name!r} go, "
+                                  f"its mask removes {masks[e.name].numel() - kept} of {masks[e.name].numel()}")  # fmt: skip
         return cls(entries, masks, recipe)
 
 
@@ -162,6 +167,14 @@ class Undo:
         found = dict(unwrap(model).named_parameters(remove_duplicate=False))
         for name, values in self.values.items():
             found[name][~self.plan.masks[name].to(found[name].device)] = values
+
+
+def _masks_file(path: Path, digest: str) -> dict[str, Tensor]:
+    """The packed masks; the checksum also tells a file that belongs to another ``plan.json``."""
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise CorruptFile(f"{str(path)!r} is truncated, altered, or of another plan: its checksum does not fit plan.json")
+    return require("safetensors.torch", "files").load(content)
 
 
 def _write(path: Path, content: bytes) -> None:

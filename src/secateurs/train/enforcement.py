@@ -8,8 +8,11 @@ variant                       forward uses             gradient at masked entrie
 ``straight-through``          w * m                    as if m were 1             with the value it went on learning
 ============================  =======================  =========================  ==================================
 
-In ``keep`` a stored value moves only by weight decay and momentum. In ``overwrite`` momentum may lift a masked weight inside
-a step; it is zero again before the next forward.
+In ``keep`` a stored value moves only by weight decay and momentum. In ``overwrite`` gradient and momentum may lift a masked
+weight inside a step; it is zero again before it is ranked and before the next forward.
+
+In ``keep`` and ``straight-through`` reading ``layer.weight`` gives the product, a new tensor, while attached: edit a weight in
+place through ``dict(model.named_parameters())``, not through the layer.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from secateurs.models import Weight
 __all__ = ["ENFORCEMENTS", "Enforcement", "Keep", "MaskCell", "Overwrite", "StraightThrough"]
 
 _CELLS = "_secateurs_cells"
+_FLAT = "_secateurs_flat_weights"
 
 
 class MaskCell:
@@ -68,11 +72,14 @@ class Enforcement:
         """The masks in force."""
         return Masks({w.name: self.cells[w.name].mask for w in self.weights})
 
+    def check(self) -> None:
+        """Raise :class:`BadInput` if :meth:`install` cannot work; it is asked before anything is changed."""
+
     def install(self) -> None:
         """Begin."""
 
     def after_step(self) -> None:
-        """After every optimizer step and every change of the masks."""
+        """After every optimizer step, before anything is ranked, and after every change of the masks."""
 
     def remove(self) -> None:
         """End: every module is as it was, weights untouched."""
@@ -93,9 +100,15 @@ def _masked(parameter: Tensor, cell: MaskCell) -> Tensor:
 
 
 class _StraightThroughFunction(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, parameter: Tensor, mask: Tensor) -> Tensor:
+    def forward(parameter: Tensor, mask: Tensor) -> Tensor:
         return parameter * mask
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        """Nothing is needed for the backward pass."""
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
@@ -116,11 +129,15 @@ class Keep(Enforcement):
 
     view: Callable[[Tensor, MaskCell], Tensor] = staticmethod(_masked)
 
-    def install(self) -> None:
-        """Swap the classes."""
+    def check(self) -> None:
+        """No module may be masked already, or insist on the parameter itself."""
         for weight in self.weights:
             for site in weight.sites:
                 _refuse(site.module, weight.name)
+                _refuse_masked(site.module, weight.name)
+
+    def install(self) -> None:
+        """Swap the classes."""
         for weight in self.weights:
             for site in weight.sites:
                 site.module.__dict__.setdefault(_CELLS, {})[site.attribute] = self.cells[weight.name]
@@ -149,7 +166,7 @@ ENFORCEMENTS: dict[str, type[Enforcement]] = {"keep": Keep, "overwrite": Overwri
 def unmask(module: nn.Module) -> None:
     """Give one module its own class back; a module that is not masked stays as it is."""
     if getattr(type(module), "_secateurs_masked", False):
-        module.__class__ = type(module)._secateurs_base
+        module.__class__ = type(module)._secateurs_base  # type: ignore[attr-defined]
         del module.__dict__[_CELLS]
         if isinstance(module, nn.RNNBase):
             module._flat_weights = [getattr(module, name, None) for name in module._flat_weights_names]
@@ -157,8 +174,15 @@ def unmask(module: nn.Module) -> None:
 
 def _refuse(module: nn.Module, name: str) -> None:
     if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and (module.sparse or module.max_norm is not None):
-        raise BadInput(f"{name!r} is an embedding with sparse gradients or max_norm, which needs the parameter itself in the forward; "
-                       "use enforcement='overwrite'")  # fmt: skip
+        raise BadInput(f"{name!r} is an embedding with sparse gradients or max_norm, which needs the parameter itself in the "
+                       "forward; use enforcement='overwrite'")  # fmt: skip
+
+
+def _refuse_masked(module: nn.Module, name: str) -> None:
+    if getattr(type(module), "_secateurs_masked", False):
+        raise BadInput(f"the layer of {name!r} is masked already: another pruner holds one of its weights, or it is a copy of "
+                       "a model being pruned; give one pruner all weights of a layer, or make the copy plain with "
+                       "pruner.apply_to(copy)")  # fmt: skip
 
 
 def _property(attribute: str, view: Callable[[Tensor, MaskCell], Tensor]) -> property:
@@ -169,8 +193,13 @@ def _property(attribute: str, view: Callable[[Tensor, MaskCell], Tensor]) -> pro
 
 
 def _refuse_pickling(module: nn.Module, protocol: Any) -> Any:
-    raise BadInput(f"{type(module).__name__} is being pruned and cannot be pickled; save model.state_dict() and pruner.state_dict(), "
-                   "or call pruner.finish() first")  # fmt: skip
+    raise BadInput(f"{type(module).__name__} is being pruned and cannot be pickled; save model.state_dict() and "
+                   "pruner.state_dict(), or call pruner.finish() first")  # fmt: skip
+
+
+def _refuse_replicas(module: nn.Module) -> nn.Module:
+    raise BadInput(f"torch.nn.DataParallel cannot copy a {type(module).__name__} whose values are kept under the mask; "
+                   "use DistributedDataParallel, one process, or enforcement='overwrite'")  # fmt: skip
 
 
 def _deepcopy(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
@@ -191,20 +220,35 @@ def _masked_class(base: type, attributes: tuple[str, ...], view: Callable[[Tenso
     if key not in _classes:
         body: dict[str, Any] = {name: _property(name, view) for name in attributes}
         body |= {"_secateurs_masked": True, "_secateurs_base": base, "__module__": base.__module__,
-                 "__reduce_ex__": _refuse_pickling, "__deepcopy__": _deepcopy}  # fmt: skip
+                 "__reduce_ex__": _refuse_pickling, "__deepcopy__": _deepcopy,
+                 "_replicate_for_data_parallel": _refuse_replicas}  # fmt: skip
         if issubclass(base, nn.RNNBase):
-            body |= _recurrent_body()
+            body |= _recurrent_body(base)
         _classes[key] = type(base.__name__, (base,), body)
     return _classes[key]
 
 
-def _recurrent_body() -> dict[str, Any]:
-    """A recurrent layer reads its weights through the list ``_flat_weights``: make that a property too."""
+def _recurrent_body(base: type) -> dict[str, Any]:
+    """A recurrent layer reads its weights through the list ``_flat_weights``, several times a forward: multiply once."""
+
+    def listed(module: nn.RNNBase) -> list[Tensor]:
+        return [getattr(module, name, None) for name in module._flat_weights_names]  # type: ignore[misc]
 
     def read(module: nn.RNNBase) -> list[Tensor]:
-        return [getattr(module, name, None) for name in module._flat_weights_names]  # type: ignore[misc]
+        return module.__dict__.get(_FLAT) or listed(module)
 
     def write(module: nn.RNNBase, value: list[Tensor]) -> None:
         """What is listed is always what the attributes say."""
 
-    return {"_flat_weights": property(read, write), "flatten_parameters": lambda module: None}
+    def forward(module: nn.RNNBase, *args: Any, **kwargs: Any) -> Any:
+        module.__dict__[_FLAT] = listed(module)
+        try:
+            return base.forward(module, *args, **kwargs)  # type: ignore[attr-defined]
+        finally:
+            del module.__dict__[_FLAT]
+
+    def nothing(module: nn.RNNBase) -> None:
+        """The list needs neither repacking nor a check for replaced weights."""
+
+    return {"_flat_weights": property(read, write), "forward": forward,
+            "flatten_parameters": nothing, "_update_flat_weights": nothing}  # fmt: skip

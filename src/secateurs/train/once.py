@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +75,7 @@ def _gradients(
 
 
 def _default_loss(model: nn.Module, batch: Any) -> Tensor:
-    if isinstance(batch, dict):
+    if isinstance(batch, Mapping):  # transformers' batches are no dicts
         return model(**batch).loss
     inputs, labels = batch
     return torch.nn.functional.cross_entropy(model(inputs), labels)

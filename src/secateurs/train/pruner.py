@@ -19,11 +19,13 @@ from secateurs.planning import Choices, Plan, choose_weights, decide, make_sched
 from secateurs.recipe import Recipe
 from secateurs.registry import find_method
 from secateurs.train.enforcement import ENFORCEMENTS, MaskCell, unmask
-from secateurs.train.guard import check_optimizer, check_unchanged, claim, release
+from secateurs.train.guard import check_free, check_optimizer, check_unchanged, claim, release
 
 __all__ = ["Pruner"]
 
 _log = logging.getLogger("secateurs")
+
+_STATE = ("version", "recipe", "step", "masks", "density_sum", "history", "ranked_for", "method")
 
 
 class Pruner:
@@ -42,22 +44,26 @@ class Pruner:
     """
 
     def __init__(self, model: nn.Module, method: str | Recipe = "gmp", **settings: Any):
-        said = dataclasses.replace(method, **settings) if isinstance(method, Recipe) else Recipe.from_dict({"method": method, **settings})
+        said = Recipe.from_dict({**(method.to_dict() if isinstance(method, Recipe) else {"method": method}), **settings})
         self._given, self._model = model, unwrap(model)
         self._method = find_method(said.method)(said.options)
         self.recipe = said.with_defaults(self._method.defaults)
         self._choices = Choices.of(self.recipe, self._method)
         if self._method.order is not together and not isinstance(self._choices.allocation, Uniform):
-            raise BadInput(f"allocation={self.recipe.allocation!r} ranks layers against each other, so they cannot take turns; use 'uniform'")
+            raise BadInput(f"allocation={self.recipe.allocation!r} ranks layers against each other, so they cannot take turns; "
+                           "use 'uniform'")  # fmt: skip
         self.survey = choose_weights(self._model, self.recipe, trained=True)
         self.weights = self.survey.weights
         self.schedule = make_schedule(self.recipe, target_sparsity(self.recipe, self._choices, self.survey))
         self._own = own_shares(self.recipe, self.weights)
-        self._groups = [[i for i, w in enumerate(self.weights) if w.group == g] for g in dict.fromkeys(w.group for w in self.weights)]
+        names = dict.fromkeys(w.group for w in self.weights)
+        self._groups = [[i for i, w in enumerate(self.weights) if w.group == name] for name in names]
         for weight in self.weights:
             self._choices.structure.check(weight.name, weight.parameter.shape, weight.layout)
         cells = {w.name: MaskCell(torch.ones_like(w.parameter, dtype=torch.bool)) for w in self.weights}
         self._enforcement = ENFORCEMENTS[self.recipe.enforcement or "keep"](self.weights, cells)
+        #: By group: the moment of the schedule it was last ranked for.
+        self._ranked_for: list[int | None] = [None] * len(self._groups)
         self.step_count = 0
         self.history: list[dict[str, Any]] = []
         self._density, self._density_sum = 1.0, 0.0
@@ -69,30 +75,36 @@ class Pruner:
         """Act after every step of ``optimizer``. An update due at step 0 is made now.
 
         Raises:
-            BadInput: the optimizer trains other parameters, another pruner holds one of the weights, this one is attached already.
+            BadInput: the optimizer trains other parameters, another pruner holds one of the weights, this one is attached
+                already, or the update at step 0 is impossible. Nothing is changed then.
+            NotFinite: an update is due and a weight is NaN or infinite.
         """
         if self._hook is not None:
             raise BadInput("this pruner is attached already; one pruner serves one optimizer")
         check_optimizer(self.weights, optimizer)
-        check_unchanged(self._model, self.weights)
-        claim(self.weights, self.recipe.method)
-        try:
-            self._enforcement.install()
-        except BadInput:
-            release(self.weights)
-            raise
-        self._hook = optimizer.register_step_post_hook(lambda *_: self.step())
+        self._check()
+        check_free(self.weights)
+        self._enforcement.check()
         if self.step_count == 0 and not self.history:
             self._update(0)
+        claim(self.weights, self.recipe.method)  # from here on nothing can fail
+        self._enforcement.install()
+        self._hook = optimizer.register_step_post_hook(lambda *_: self.step())
         self._enforcement.after_step()
         return self
 
     def step(self) -> None:
-        """Count one optimizer step and do what is due. Called by the hook; call it yourself only where there is no optimizer to attach to."""
+        """Count one optimizer step and do what is due. The hook calls this; call it yourself only where there is no hook.
+
+        Raises:
+            BadInput, NotFinite: an update is due and cannot be made; the step is not counted and the masks stay as they were.
+        """
+        self._enforcement.after_step()  # what the step has lifted is zero again before it could win a ranking
+        in_use = self._density
+        if self._update(self.step_count + 1):
+            self._enforcement.after_step()
         self.step_count += 1
-        self._density_sum += self._density
-        self._update(self.step_count)
-        self._enforcement.after_step()
+        self._density_sum += in_use
 
     def detach(self) -> None:
         """Stop, leaving the weights as they are stored and the modules as they were."""
@@ -108,18 +120,27 @@ class Pruner:
 
         Masked entries become 0. Ending before the schedule has (a run cut short) is allowed and logged.
         """
-        check_unchanged(self._model, self.weights)
+        self._check()
         if self.step_count < self.schedule.end:
-            _log.warning("pruner finished at step %d of a schedule that ends at %d: sparsity %.4f", self.step_count, self.schedule.end, self.sparsity)
+            _log.warning("pruner finished at step %d of a schedule that ends at %d: sparsity %.4f",
+                         self.step_count, self.schedule.end, self.sparsity)  # fmt: skip
         self.detach()
         self.plan().replay(self._model, undoable=False)
         return self._given
 
     def apply_to(self, model: nn.Module) -> nn.Module:
-        """Write the masks into another copy of the model (an exponential moving average, a reloaded checkpoint); returns it plain."""
+        """Write the masks into another copy of the model (a moving average, a reloaded checkpoint); returns it plain.
+
+        Raises:
+            BadInput: it shares weights with the model being pruned, or has not all of them.
+        """
+        mine = {id(weight.parameter) for weight in self.weights}
+        if any(id(parameter) in mine for parameter in model.parameters()):
+            raise BadInput("apply_to() writes into a copy of the model, but this one holds the weights being trained; "
+                           "use finish(), or pass copy.deepcopy(model)")  # fmt: skip
+        self.plan().replay(model, undoable=False)
         for module in model.modules():
             unmask(module)
-        self.plan().replay(model, undoable=False)
         return model
 
     # -- what is known ----------------------------------------------------------------------------------------------
@@ -151,57 +172,74 @@ class Pruner:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs besides the model and the optimizer: loads with ``weights_only=True``."""
-        check_unchanged(self._model, self.weights)
+        self._check()
         return {"version": 1, "recipe": self.recipe.to_dict(), "step": self.step_count, "masks": self.masks.state_dict(),
                 "density_sum": self._density_sum, "history": [dict(row) for row in self.history],
-                "method": self._method.state_dict()}  # fmt: skip
+                "ranked_for": list(self._ranked_for), "method": self._method.state_dict()}  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where :meth:`state_dict` was taken, before or after :meth:`attach`.
 
         Raises:
-            BadInput: it is of another recipe, other weights or a newer version; nothing is changed then.
+            BadInput: it is of another recipe, other weights or a newer version, or no such state; nothing is changed then.
         """
-        if state.get("version") != 1:
-            raise BadInput(f"this pruner state has version {state.get('version')!r}; this library reads version 1")
+        if not isinstance(state, Mapping) or state.get("version") != 1:
+            it = f"has version {state.get('version')!r}" if isinstance(state, Mapping) else f"is a {type(state).__name__}"
+            raise BadInput(f"this pruner state {it}; this library reads version 1, a dict that Pruner.state_dict() made")
+        if missing := [key for key in _STATE if key not in state]:
+            raise BadInput(f"the pruner state lacks {', '.join(map(repr, missing))}; save all of Pruner.state_dict()")
         mine, theirs = self.recipe.to_dict(), dict(state["recipe"])
         differ = [k for k in {**mine, **theirs} if mine.get(k) != theirs.get(k)]
         if differ:
-            raise BadInput("the state is of another recipe: " + ", ".join(f"{k} was {theirs.get(k)!r}, now {mine.get(k)!r}" for k in differ))
+            rows = (f"{key} was {theirs.get(key)!r}, now {mine.get(key)!r}" for key in differ)
+            raise BadInput("the state is of another recipe: " + ", ".join(rows))
         masks = Masks.from_state_dict(state["masks"])
         shapes, found = {w.name: w.shape for w in self.weights}, {n: tuple(m.shape) for n, m in masks.items()}
         if shapes != found:
-            odd = [n for n in {**shapes, **found} if shapes.get(n) != found.get(n)]
-            raise BadInput(f"the state is of another model: {odd[0]!r} has shape {found.get(odd[0])} there and {shapes.get(odd[0])} here")
+            odd = next(n for n in {**shapes, **found} if shapes.get(n) != found.get(n))
+            raise BadInput(f"the state is of another model: {odd!r} has shape {found.get(odd)} there, {shapes.get(odd)} here")
         self._method.load_state_dict(state["method"])
-        for name, mask in masks.items():
-            self._enforcement.cells[name].set(mask)
         self.step_count, self._density_sum = int(state["step"]), float(state["density_sum"])
-        self.history = [dict(row) for row in state["history"]]
-        self._density = 1 - self.sparsity
+        self.history, self._ranked_for = [dict(row) for row in state["history"]], list(state["ranked_for"])
+        self._set(masks)
+        if self._hook is not None:
+            self._enforcement.after_step()
 
     # -- one update -------------------------------------------------------------------------------------------------
 
-    def _update(self, step: int) -> None:
+    def _update(self, step: int) -> bool:
+        """Rank anew what is due at ``step``; whether that was anything. If it fails, nothing has changed."""
         turn = self._method.order(self.schedule, step, len(self._groups))
-        if turn is None and not (self._enforcement.restless and step >= self.schedule.begin):
-            return
         if turn is not None:
-            check_unchanged(self._model, self.weights)
-        groups = turn.layers if turn else range(len(self._groups))
-        weights = [self.weights[i] for g in groups for i in self._groups[g]]
-        at = turn.at if turn else self._last_update(step)
-        masks = decide(weights, self._choices, self.schedule.sparsity(at), self._own_at(at), _gradient)
+            self._check()
+        moments = dict.fromkeys(turn.layers, turn.at) if turn else {}
+        due = {**self._moments(), **moments} if self._enforcement.restless else moments
+        if not due:
+            return False
+        masks: dict[str, Tensor] = {}
+        for at in dict.fromkeys(due.values()):
+            weights = [self.weights[i] for group, moment in due.items() if moment == at for i in self._groups[group]]
+            masks |= decide(weights, self._choices, self.schedule.sparsity(at), self._own_at(at), _gradient)
+        self._set(masks)
+        for group, moment in moments.items():
+            self._ranked_for[group] = moment
+        if turn is not None:
+            target = self.schedule.sparsity(turn.at)
+            self.history.append({"step": step, "target": target, "sparsity": self.sparsity})
+            _log.info("step %d: sparsity %.4f (target %.4f)", step, self.sparsity, target)
+        return True
+
+    def _set(self, masks: Mapping[str, Tensor]) -> None:
         for name, mask in masks.items():
             self._enforcement.cells[name].set(mask)
-        reached, target = self.sparsity, self.schedule.sparsity(at)
-        self._density = 1 - reached
-        if turn is not None:
-            self.history.append({"step": step, "target": target, "sparsity": reached})
-            _log.info("step %d: sparsity %.4f (target %.4f)", step, reached, target)
+        self._density = 1 - self.sparsity
 
-    def _last_update(self, step: int) -> int:
-        return step if self.schedule.is_update(step) else self.schedule.previous_update(step) or self.schedule.begin
+    def _moments(self) -> dict[int, int]:
+        """The groups ranked so far, and the moment of the schedule each was ranked for."""
+        return {group: at for group, at in enumerate(self._ranked_for) if at is not None}
+
+    def _check(self) -> None:
+        check_unchanged(self._model, self.weights, self.masks)
 
     def _own_at(self, step: int) -> dict[str, float]:
         """Overridden layers follow the same curve to their own final share."""

@@ -1,0 +1,57 @@
+"""Measure the engine and write ``benchmarks/results/engine.json``: ``python -m benchmarks.engine.run``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import secateurs as sc
+from benchmarks.engine.size import import_time, ranking, state
+from benchmarks.engine.step import TASKS, measure
+
+RESULTS = Path(__file__).parents[1] / "results" / "engine.json"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run everything, or the parts named, and rewrite those parts of the results."""
+    said = _parser().parse_args(arguments)
+    torch.set_num_threads(said.threads)
+    found: dict[str, Any] = json.loads(said.out.read_text()) if said.out.exists() else {}
+    parts = {"state": state, "import": import_time, "ranking": ranking, **{f"step {t}": (lambda t=t: measure(t, said.steps)) for t in TASKS}}
+    for name in said.only or parts:
+        print(f"{name} ...", flush=True)
+        found[name] = {**parts[name](), **_circumstances(said.threads)}
+        print(json.dumps(found[name], indent=1), flush=True)
+        _write(said.out, found)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=300, help="training steps per loop")
+    parser.add_argument("--only", nargs="*", help="parts to measure")
+    return parser
+
+
+def _circumstances(threads: int) -> dict[str, Any]:
+    return {"threads": threads, "cpus": os.cpu_count(), "load": os.getloadavg()[0], "torch": torch.__version__, "python": platform.python_version(),
+            "secateurs": sc.__version__}  # fmt: skip
+
+
+def _write(path: Path, found: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".tmp")
+    beside.write_text(json.dumps(found, indent=1) + "\n")
+    beside.replace(path)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
