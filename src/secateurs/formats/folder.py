@@ -1,0 +1,95 @@
+"""Writing a folder whole or not at all: beside its place first, then renamed into it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from secateurs.errors import BadInput
+
+__all__ = ["MARKERS", "replacing"]
+
+MARKERS = ("secateurs.json", "config.json")  # a folder with neither is not a saved model and is never replaced
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
+    """An empty folder to fill, which becomes ``path`` when the block ends without an error.
+
+    The content reaches the disk (fsync) before the rename. On any error, a full disk or a keyboard interrupt included, the
+    new folder is removed and what was at ``path`` is untouched. With ``overwrite`` the old folder, and all in it, goes only
+    once the new one is complete; a process killed between the two renames leaves it beside as ``.<name>.<random>.old``.
+
+    Raises:
+        BadInput: ``path`` exists and may not be replaced, or cannot be written; the message says which and why.
+    """
+    target = Path(path).expanduser().resolve()
+    _check_target(target, overwrite)
+    beside = target.parent / f".{target.name}.{os.urandom(4).hex()}"
+    fresh, old = beside.with_name(beside.name + ".partial"), beside.with_name(beside.name + ".old")
+    made = [parent for parent in target.parents if not parent.exists()]
+    try:
+        fresh.mkdir(parents=True)
+        yield fresh
+        _sync(fresh)
+        _swap(fresh, target, old)
+    except BaseException as error:
+        shutil.rmtree(fresh, ignore_errors=True)
+        for parent in made:
+            _remove_empty(parent)
+        if isinstance(error, OSError):
+            reason = error.strerror or str(error)
+            raise BadInput(f"could not write {str(path)!r}: {reason}; nothing was left behind and nothing replaced") from error
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise BadInput(f"{str(target)!r} is a file: a model is saved as a folder, give another name")
+    content = list(target.iterdir())
+    if not content:
+        return
+    if not overwrite:
+        raise BadInput(f"{str(target)!r} exists: give another name, or overwrite=True to replace it")
+    if not any((target / marker).is_file() for marker in MARKERS) or any(item.is_dir() for item in content):
+        raise BadInput(f"{str(target)!r} is not just a saved model (it has no {' or '.join(MARKERS)}, or has folders inside): "
+                       "refusing to delete it, give another name")  # fmt: skip
+
+
+def _swap(fresh: Path, target: Path, old: Path) -> None:
+    if target.exists():
+        target.rename(old)
+    try:
+        fresh.rename(target)
+    except BaseException:
+        if old.exists():
+            old.rename(target)
+        raise
+    _sync_one(target.parent)
+
+
+def _sync(folder: Path) -> None:
+    for file in folder.iterdir():
+        _sync_one(file)
+    _sync_one(folder)
+
+
+def _sync_one(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":
+        return  # Windows cannot open a folder
+    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_empty(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
