@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from secateurs.core.count import check_sparsity
@@ -15,6 +17,8 @@ from secateurs.extras import require
 __all__ = ["Recipe"]
 
 ENFORCEMENTS = ("keep", "overwrite", "straight-through")
+LISTS = ("include", "exclude", "types", "exempt")
+TABLES = ("allocation_options", "overrides", "options")
 
 
 @dataclass(frozen=True)
@@ -49,15 +53,19 @@ class Recipe:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("include", "exclude", "types", "exempt"):
-            value = getattr(self, name)
-            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
+        for name in LISTS:
+            object.__setattr__(self, name, _words(name, getattr(self, name)))
+        for name in TABLES:
+            if not isinstance(getattr(self, name), Mapping):
+                raise BadInput(f"{name}={getattr(self, name)!r}: give a table of names and values")
         amounts = [n for n in ("sparsity", "keep", "total_sparsity") if getattr(self, n) is not None]
         if len(amounts) > 1:
             raise BadInput(f"{' and '.join(amounts)} say the same thing twice; give one of them")
         for name in ("sparsity", "total_sparsity"):
             if getattr(self, name) is not None:
-                check_sparsity(getattr(self, name), name)
+                object.__setattr__(self, name, check_sparsity(getattr(self, name), name))
+        if self.keep is not None and (isinstance(self.keep, bool) or not isinstance(self.keep, (int, float))):
+            raise BadInput(f"keep={self.keep!r}: give the share kept (a float) or the number of weights kept (an integer)")
         for pattern, share in self.overrides.items():
             check_sparsity(share, f"overrides[{pattern!r}]")
         check_sparsity(self.initial_sparsity, "initial_sparsity")
@@ -90,7 +98,8 @@ class Recipe:
         known = [f.name for f in dataclasses.fields(cls)]
         for key in data:
             if key not in known:
-                raise BadInput(f"recipe key {key!r} is unknown" + (near(str(key), known) or f"; the keys are {', '.join(known)}"))
+                hint = near(str(key), known) or f"; the keys are {', '.join(known)}"
+                raise BadInput(f"recipe key {key!r} is unknown{hint}")
         return cls(**data)
 
     @classmethod
@@ -102,7 +111,7 @@ class Recipe:
         """
         yaml, pydantic = require("yaml", "cli"), require("pydantic", "cli")
         try:
-            data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            data = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_plain_numbers(yaml, yaml.SafeLoader))
         except (OSError, UnicodeDecodeError) as error:
             raise BadInput(f"recipe {str(path)!r} cannot be read: {error}") from error
         except yaml.YAMLError as error:
@@ -111,13 +120,42 @@ class Recipe:
             raise BadInput(f"recipe {str(path)!r} must be a mapping of keys to values, found {type(data).__name__}")
         try:
             cls.from_dict({key: None for key in data if key not in {f.name for f in dataclasses.fields(cls)}})
-            return pydantic.TypeAdapter(cls).validate_python(data)
+            for key, value in data.items():
+                if isinstance(value, bool):
+                    raise BadInput(f"{key}: no key takes yes or no, true or false, on or off (found {value})")
+            single = {key: [data[key]] for key in LISTS if isinstance(data.get(key), str)}
+            return pydantic.TypeAdapter(cls).validate_python({**data, **single})
         except pydantic.ValidationError as error:
-            rows = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (found {e['input']!r})" for e in error.errors()]
-            raise BadInput(f"recipe {str(path)!r}: " + "; ".join(rows)) from error
+            raise BadInput(f"recipe {str(path)!r}: " + "; ".join(map(_row, error.errors()))) from error
         except BadInput as error:
             raise BadInput(f"recipe {str(path)!r}: {error}") from error
 
     def to_yaml(self) -> str:
         """The text that :meth:`from_yaml` reads back to an equal recipe."""
-        return require("yaml", "cli").safe_dump(self.to_dict(), sort_keys=False)
+        yaml = require("yaml", "cli")
+        return yaml.dump(self.to_dict(), Dumper=_plain_numbers(yaml, yaml.SafeDumper), sort_keys=False)
+
+
+def _words(name: str, value: Any) -> tuple[str, ...]:
+    words = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, (tuple, list)) else None
+    if words is None or not all(isinstance(word, str) for word in words):
+        raise BadInput(f"{name}={value!r}: give a name, or a list of names")
+    return words
+
+
+def _row(error: Mapping[str, Any]) -> str:
+    """One of pydantic's findings; those of our own checks quote key and value themselves."""
+    place = ".".join(map(str, error["loc"]))
+    return f"{place}: {error['msg']} (found {error['input']!r})" if place else error["msg"].removeprefix("Value error, ")
+
+
+def _plain_numbers(yaml: ModuleType, base: type) -> type:
+    """``base`` without YAML 1.1's surprises: ``2:4`` is text (not 124, base sixty), ``1e-3`` a number, ``0o17`` text."""
+    integer, real = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+    dialect: Any = type(base.__name__, (base,), {})
+    known = dialect.yaml_implicit_resolvers.items()
+    dialect.yaml_implicit_resolvers = {first: [r for r in rules if r[0] not in (integer, real)] for first, rules in known}
+    dialect.add_implicit_resolver(integer, re.compile(r"[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789"))
+    decimal = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?$")
+    dialect.add_implicit_resolver(real, decimal, list("-+.0123456789"))
+    return dialect

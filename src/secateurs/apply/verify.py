@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,11 +90,15 @@ def verify(
 def _counts(plan: Plan) -> Check:
     kept = plan.masks.kept()
     wrong = [e.name for e in plan.entries if e.size - kept[e.name] != e.removed]
-    return Check("exact counts", not wrong, f"wrong in {wrong[0]!r}" if wrong else f"{plan.removed} of {plan.size} entries removed")
+    detail = f"wrong in {wrong[0]!r}" if wrong else f"{plan.removed} of {plan.size} entries removed"
+    return Check("exact counts", not wrong, detail)
 
 
 def _zeros(model: nn.Module, plan: Plan) -> Check:
     found = dict(model.named_parameters(remove_duplicate=False))
+    odd = [e.name for e in plan.entries if e.name not in found or tuple(found[e.name].shape) != e.shape]
+    if odd:
+        return Check("planned entries are zero", False, f"{odd[0]!r} is missing or has another shape ({len(odd)} in all)")
     alive = {e.name: int(torch.count_nonzero(found[e.name].detach().cpu()[~plan.masks[e.name]])) for e in plan.entries}
     wrong = {name: n for name, n in alive.items() if n}
     detail = ", ".join(f"{n} non-zero in {name!r}" for name, n in list(wrong.items())[:3])
@@ -103,27 +107,40 @@ def _zeros(model: nn.Module, plan: Plan) -> Check:
 
 def _tensors(model: nn.Module, again: nn.Module) -> Check:
     mine, theirs = unwrap(model).state_dict(), unwrap(again).state_dict()
-    wrong = [n for n in {**mine, **theirs} if n not in mine or n not in theirs or not torch.equal(mine[n].cpu(), theirs[n].cpu())]
+    wrong = [n for n in {**mine, **theirs} if n not in mine or n not in theirs or not _same(mine[n], theirs[n])]
     return Check("reloaded tensors", not wrong, f"{wrong[0]!r} differs" if wrong else f"{len(mine)} equal")
 
 
 @torch.no_grad()
 def _outputs(name: str, model: nn.Module, other: nn.Module, example: Any) -> Check:
     ours, theirs = _run(model, example), _run(other, example)
-    worst = max((float((a.double() - b.double()).abs().max()) if a.numel() else 0.0 for a, b in zip(ours, theirs, strict=True)), default=0.0)
-    equal = all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
-    return Check(f"outputs equal those of the {name}", equal, f"largest difference {worst:.3g}")
+    what = f"outputs equal those of the {name}"
+    if [t.shape for t in ours] != [t.shape for t in theirs]:
+        return Check(what, False, f"shapes {[tuple(t.shape) for t in ours]} against {[tuple(t.shape) for t in theirs]}")
+    worst = max(float((a.double() - b.double()).abs().max()) if a.numel() else 0.0 for a, b in zip(ours, theirs, strict=True))
+    equal = all(_same(a, b) for a, b in zip(ours, theirs, strict=True))
+    return Check(what, equal, f"largest difference {worst:.3g}")
+
+
+def _same(a: Any, b: Any) -> bool:
+    if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
+        return bool(a == b)
+    return a.dtype == b.dtype and torch.equal(a.cpu(), b.cpu())
 
 
 def _run(model: nn.Module, example: Any) -> list[torch.Tensor]:
     was = {m: m.training for m in model.modules()}
     model.eval()
     try:
-        if isinstance(example, dict):
+        if isinstance(example, Mapping):
             out = model(**example)
         else:
             out = model(*example) if isinstance(example, (tuple, list)) else model(example)
     finally:
         for module, mode in was.items():
             module.training = mode
-    return [t.detach().cpu() for t in torch.utils._pytree.tree_leaves(out) if isinstance(t, torch.Tensor)]
+    tensors = [t.detach().cpu() for t in torch.utils._pytree.tree_leaves(out) if isinstance(t, torch.Tensor)]
+    if not tensors:
+        raise BadInput(f"the model's output, a {type(out).__name__}, holds no tensors to compare; give verify a model that "
+                       "returns some")  # fmt: skip
+    return tensors

@@ -18,7 +18,8 @@ from secateurs.core.layout import Layout
 from secateurs.core.select import find_cut, tally
 from secateurs.errors import BadInput, near
 
-__all__ = ["ALLOCATIONS", "Allocation", "Er", "Global", "GlobalFloor", "Lamp", "Ranked", "Uniform", "er_densities", "find_allocation", "lamp_scores"]
+__all__ = ["ALLOCATIONS", "Allocation", "Er", "Global", "GlobalFloor", "Lamp", "Ranked", "Uniform",
+           "er_densities", "find_allocation", "lamp_scores"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ def split(layers: Sequence[Ranked], remove: int) -> list[int]:
 def _one_unit(layers: Sequence[Ranked], name: str) -> None:
     sizes = {layer.unit_size for layer in layers}
     if len(sizes) > 1:
-        raise BadInput(f"allocation={name!r} ranks units of different layers against each other, but theirs hold {sorted(sizes)} "
-                       "weights each; use allocation='uniform' with this structure")  # fmt: skip
+        raise BadInput(f"allocation={name!r} ranks units of different layers against each other, but theirs hold "
+                       f"{sorted(sizes)} weights each; use allocation='uniform' with this structure")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ class Uniform:
     def _totals(self, sizes: list[int], sparsity: float) -> list[int]:
         if not self.exact_total:
             return [removed_count(n, sparsity) for n in sizes]
-        return largest_remainder([n * sparsity for n in sizes], removed_count(sum(sizes), sparsity), [max(n - 1, 0) for n in sizes])
+        capacity = [max(n - 1, 0) for n in sizes]
+        return largest_remainder([n * sparsity for n in sizes], removed_count(sum(sizes), sparsity), capacity)
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,8 @@ class GlobalFloor:
         if self.redistribute not in ("rank", "proportional"):
             raise BadInput(f"redistribute={self.redistribute!r}: use 'rank' or 'proportional'")
         if self.floor < 0 or (isinstance(self.floor, float) and self.floor >= 1) or not 0 <= self.layer_floor < 1:
-            raise BadInput(f"floor={self.floor!r}, layer_floor={self.layer_floor!r}: a floor is a number of weights, or a share from 0 to 1")
+            raise BadInput(f"floor={self.floor!r}, layer_floor={self.layer_floor!r}: a floor is a number of weights, or a "
+                           "share from 0 to 1")  # fmt: skip
 
     def __call__(self, layers: Sequence[Ranked], sparsity: float) -> list[int]:
         """Counts per layer that add up to ``floor(s N + 1/2)`` of all N and respect every floor."""
@@ -169,14 +172,17 @@ def _fill_in_proportion(layers: Sequence[Ranked], remove: int, most: list[int]) 
     shares: list[float] = [float(min(k, m)) for k, m in zip(split(layers, remove), most, strict=True)]
     while (gap := remove - sum(shares)) > remove * 1e-12:
         free = [i for i, k in enumerate(shares) if k < most[i]]
-        base = {i: shares[i] for i in free if shares[i]} or {i: float(most[i]) for i in free}  # layers that lose nothing share by size
+        # where only layers that lose nothing have room, they share by size
+        base = {i: shares[i] for i in free if shares[i]} or {i: float(most[i]) for i in free}
         whole = sum(base.values())
         for i, part in base.items():
             shares[i] = min(shares[i] + gap * part / whole, float(most[i]))
     return largest_remainder(shares, remove, most)
 
 
-def er_densities(shapes: Sequence[torch.Size], density: float, layouts: Sequence[Layout] | None = None, kernel: bool = True) -> list[float]:
+def er_densities(
+    shapes: Sequence[torch.Size], density: float, layouts: Sequence[Layout] | None = None, kernel: bool = True
+) -> list[float]:
     """Layer densities of Erdos-Renyi(-Kernel) random masks at an overall ``density`` (Mocanu et al. 2018; Evci et al. 2020).
 
     ``d_l = eps (n_in + n_out) / (n_in n_out)``; with ``kernel``, ``eps * sum(shape) / prod(shape)``. eps makes the kept
@@ -223,7 +229,8 @@ class Er:
 def lamp_scores(scores: Tensor) -> Tensor:
     """``s_u^2 / sum of s_v^2 over v ranked at or above u``: layer-adaptive magnitude scores (Lee et al. 2021).
 
-    The highest entry scores 1, so a global ranking of these empties no layer that has a non-zero weight.
+    The highest entry scores 1, so a global ranking of these empties no layer that has a non-zero weight, as long as at least
+    as many weights stay as there are layers.
     """
     squared = scores.double().clamp(min=0).square()  # below zero lie the weights that are zero already
     order = torch.argsort(squared, descending=True, stable=True)
@@ -239,7 +246,12 @@ class Lamp:
 
     def __call__(self, layers: Sequence[Ranked], sparsity: float) -> list[int]:
         """Counts per layer that add up to ``floor(s N + 1/2)`` of all N."""
-        return Global()([replace(layer, scores=lambda s=layer.scores: lamp_scores(s()), dtype=torch.float64) for layer in layers], sparsity)
+        _one_unit(layers, "lamp")
+        return Global()([_relative(layer) for layer in layers], sparsity)
+
+
+def _relative(layer: Ranked) -> Ranked:
+    return replace(layer, scores=lambda: lamp_scores(layer.scores()), dtype=torch.float64)
 
 
 ALLOCATIONS: dict[str, Callable[..., Allocation]] = {

@@ -34,7 +34,9 @@ def removed_count(n: int, sparsity: float, least: int = 1) -> int:
     return max(0, min(k, n - min(least, n)))
 
 
-def largest_remainder(shares: Sequence[float], total: int, capacity: Sequence[int], least: Sequence[int] | None = None) -> list[int]:
+def largest_remainder(
+    shares: Sequence[float], total: int, capacity: Sequence[int], least: Sequence[int] | None = None
+) -> list[int]:
     """Integers near ``shares`` that add up to ``total`` exactly; entry i stays within ``least[i]`` and ``capacity[i]``.
 
     Floors first, then one each to the largest fractional parts (ties to the earlier entry) until the total is met.

@@ -53,12 +53,13 @@ def gradient(weight: Tensor, statistics: Statistics) -> Tensor:
 
 
 def taylor(weight: Tensor, statistics: Statistics) -> Tensor:
-    """``|w g|``: first-order change of the loss when w goes; at initialisation the connection sensitivity of SNIP (Lee et al. 2019).
+    """``|w g|``: first-order change of the loss when w goes; at initialisation SNIP's connection sensitivity (Lee et al. 2019).
 
-    16-bit floats are multiplied as float32: their products fall below the smallest 16-bit number.
+    Weights already zero go first, before others that no gradient reaches. 16-bit floats are multiplied as float32: their
+    products fall below the smallest 16-bit number.
     """
     exact = torch.promote_types(weight.dtype, torch.float32)
-    return (weight.to(exact) * statistics["gradient"].to(exact)).abs()
+    return _zeros_lowest(weight, (weight.to(exact) * statistics["gradient"].to(exact)).abs())
 
 
 CRITERIA = {

@@ -27,7 +27,8 @@ def unpack_bits(packed: Tensor, shape: tuple[int, ...] | torch.Size) -> Tensor:
     """
     n = int(np.prod(tuple(shape), dtype=np.int64))
     if packed.dtype != torch.uint8 or packed.numel() != (n + 7) // 8:
-        raise CorruptFile(f"a mask of shape {tuple(shape)} takes {(n + 7) // 8} bytes, found {packed.numel()} of {packed.dtype}")
+        raise CorruptFile(f"a mask of shape {tuple(shape)} takes {(n + 7) // 8} bytes, found {packed.numel()} of "
+                          f"{packed.dtype}")  # fmt: skip
     bits = np.unpackbits(packed.detach().cpu().contiguous().numpy(), bitorder="little")
     if bits[n:].any():
         raise CorruptFile(f"a mask of shape {tuple(shape)} has bits set behind its last entry")
@@ -85,4 +86,4 @@ class Masks(Mapping[str, Tensor]):
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Mapping[str, object]]) -> Masks:
         """The masks of :meth:`state_dict`, on the CPU."""
-        return cls({name: unpack_bits(entry["bits"], tuple(entry["shape"])) for name, entry in state.items()})  # type: ignore[arg-type]
+        return cls({n: unpack_bits(entry["bits"], tuple(entry["shape"])) for n, entry in state.items()})  # type: ignore[arg-type]

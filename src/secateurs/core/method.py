@@ -30,7 +30,7 @@ class Method:
     when: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()
     paper: ClassVar[str]
-    defaults: Mapping[str, Any] = {}  # noqa: RUF012 - a method may set its own after reading its options
+    defaults: Mapping[str, Any] = {}
     options: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
 
     def __init__(self, options: Mapping[str, Any] | None = None):
@@ -67,6 +67,6 @@ class Method:
     @classmethod
     def facts(cls) -> dict[str, Any]:
         """The registry entry as plain data."""
-        return {"name": cls.name, "summary": cls.summary, "prunes": list(cls.prunes), "when": cls.when, "needs": list(cls.needs),
-                "paper": cls.paper, "defaults": dict(cls.defaults),
+        return {"name": cls.name, "summary": cls.summary, "prunes": list(cls.prunes), "when": cls.when,
+                "needs": list(cls.needs), "paper": cls.paper, "defaults": dict(cls.defaults),
                 "options": {key: list(values) for key, values in cls.options.items()}}  # fmt: skip

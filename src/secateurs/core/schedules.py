@@ -17,7 +17,8 @@ __all__ = ["CURVES", "Schedule", "Turn", "layerwise", "resolve_step", "together"
 
 def _exponential(p: float, initial: float, final: float) -> float:
     """Density falls by the same factor in equal times, as in iterative pruning of a fixed share of the survivors."""
-    return 1 - (1 - initial) * ((1 - final) / (1 - initial)) ** p
+    ratio = (1 - final) / (1 - initial)
+    return (1 - ratio**p) / (1 - ratio) if ratio < 1 else p
 
 
 def _cyclic(p: float, cycles: int) -> float:
@@ -36,7 +37,7 @@ CURVES: dict[str, Callable[[float], float]] = {
     "linear": lambda p: p,
     "cubic": _cubic,
     "cosine": lambda p: (1 - math.cos(math.pi * p)) / 2,
-    "exponential": lambda p: p,  # interpolates log density instead: see Schedule.sparsity
+    "exponential": lambda p: p,  # falls with the density instead: see Schedule.sparsity
     "cyclic": _cubic,  # repeated: see Schedule.sparsity
 }
 
@@ -76,9 +77,10 @@ class Schedule:
             return self.final
         p = (step - self.begin) / (self.end - self.begin)
         if self.curve == "exponential":
-            return _exponential(p, self.initial, self.final)
-        way = _cyclic(p, self.cycles) if self.curve == "cyclic" else CURVES[self.curve](p)
-        return self.initial + (self.final - self.initial) * way
+            way = _exponential(p, self.initial, self.final)
+        else:
+            way = _cyclic(p, self.cycles) if self.curve == "cyclic" else CURVES[self.curve](p)
+        return min(self.initial + (self.final - self.initial) * way, self.final)  # rounding may carry the sum one bit too far
 
     def is_update(self, step: int) -> bool:
         """Whether masks are ranked anew at ``step``. One-shot: only at begin."""
@@ -165,10 +167,12 @@ def resolve_step(value: int | float, total_steps: int | None, what: str) -> int:
         if not 0 <= value <= 1:
             raise BadInput(f"{what}={value!r}: a float is a share of training, from 0.0 to 1.0; for a step give an integer")
         if total_steps is None:
-            raise BadInput(f"{what}={value!r} is a share of training, so total_steps is needed too (or give {what} as an integer step)")
+            raise BadInput(f"{what}={value!r} is a share of training, so total_steps is needed too (or give {what} as an "
+                           "integer step)")  # fmt: skip
         return math.floor(value * total_steps + 0.5)
     if value < 0:
         raise BadInput(f"{what}={value}: a step is not negative")
     if total_steps is not None and value > total_steps:
-        raise BadInput(f"{what}={value} is behind the last of {total_steps} training steps; the schedule must fit into training")
+        raise BadInput(f"{what}={value} is behind the last of {total_steps} training steps; the schedule must fit into "
+                       "training")  # fmt: skip
     return value

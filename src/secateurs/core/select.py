@@ -167,7 +167,7 @@ def _key(part: Any, dtype: torch.dtype) -> Any:
 
 
 def _histogram(key: Any, digit: int, prefix: int) -> np.ndarray:
-    """Counts of the ``digit``-th 16 bits (0 = highest, offset so that they are unsigned) of the keys that begin with ``prefix``."""
+    """Counts of the ``digit``-th 16 bits (0 = highest, offset to be unsigned) of the keys that begin with ``prefix``."""
     bits = 8 * key.itemsize
     if digit:
         key = key[(key >> (bits - 16 * digit)) == prefix - (1 << (16 * digit - 1))]

@@ -39,7 +39,7 @@ class Structure(Protocol):
         """Raise :class:`BadInput` naming the weight if the structure cannot be laid over ``shape``."""
 
     def to_groups(self, scores: Tensor, layout: Layout) -> Tensor:
-        """Unit scores ``[groups, units]`` of the entry scores, contiguous."""
+        """Unit scores ``[groups, units]`` of the entry scores."""
 
     def to_mask(self, kept: Tensor, shape: torch.Size, layout: Layout) -> Tensor:
         """The boolean mask of ``shape`` that keeps the units ``kept`` ``[groups, units]``."""
@@ -149,7 +149,8 @@ class NM:
 
     def __post_init__(self) -> None:
         if not 1 <= self.n <= self.m or self.m < 2:
-            raise BadInput(f"structure {self.name!r}: N:M keeps N of every M weights, 1 <= N <= M and M >= 2 (2:4 keeps 2 of 4)")
+            raise BadInput(f"structure {self.name!r}: N:M keeps N of every M weights, 1 <= N <= M and M >= 2 (2:4 keeps 2 of "
+                           "4)")  # fmt: skip
 
     @property
     def name(self) -> str:
@@ -165,11 +166,12 @@ class NM:
         """The input dimension must be a multiple of M, unless padded."""
         width = shape[layout.in_dim]
         if width % self.m and not self.pad:
-            raise BadInput(f"structure {self.name!r} does not fit {name!r} of shape {tuple(shape)}: its input dimension {width} is not a "
-                           f"multiple of {self.m}; exclude it, or use '{self.n}:{self.m}:pad' to let the last group be short")  # fmt: skip
+            raise BadInput(f"structure {self.name!r} does not fit {name!r} of shape {tuple(shape)}: its input dimension "
+                           f"{width} is not a multiple of {self.m}; exclude it, or use '{self.n}:{self.m}:pad', whose last "
+                           "group is short")  # fmt: skip
 
     def to_groups(self, scores: Tensor, layout: Layout) -> Tensor:
-        """``[numel / M, M]``, short groups filled with the lowest score there is (behind the real entries, so real ones win)."""
+        """``[numel / M, M]``, short groups filled with the lowest score there is, behind the real entries, so real ones win."""
         lined = scores.permute(_order(scores.dim(), layout, "in"))
         short = -lined.shape[-1] % self.m
         if short:

@@ -32,8 +32,8 @@ def choose_weights(model: nn.Module, recipe: Recipe, trained: bool) -> Survey:
 def _without_frozen(chosen: Survey) -> Survey:
     frozen = [w for w in chosen.weights if not w.parameter.requires_grad]
     if frozen and len(frozen) == len(chosen.weights):
-        raise BadInput(f"all {len(frozen)} selected weights are frozen (requires_grad=False), {frozen[0].name!r} among them: nothing would "
-                       "train under the masks; unfreeze them, or prune in one shot with sc.prune")  # fmt: skip
+        raise BadInput(f"all {len(frozen)} selected weights are frozen (requires_grad=False), {frozen[0].name!r} among them: "
+                       "nothing would train under the masks; unfreeze them, or prune in one shot with sc.prune")  # fmt: skip
     left = tuple(Left(w.name, w.shape, w.size, "frozen (requires_grad=False)") for w in frozen)
     return Survey(tuple(w for w in chosen.weights if w.parameter.requires_grad), (*chosen.left, *left), chosen.order)
 
@@ -59,7 +59,8 @@ def _share(recipe: Recipe, choices: Choices, chosen: Survey, own: Mapping[str, f
         return recipe.sparsity
     if recipe.keep is not None:
         if not 0 < recipe.keep <= (1 if isinstance(recipe.keep, float) else chosen.size):
-            raise BadInput(f"keep={recipe.keep!r}: give a share above 0.0 and up to 1.0, or a number of the {chosen.size} selected weights")
+            raise BadInput(f"keep={recipe.keep!r}: give a share above 0.0 and up to 1.0, or a number of the {chosen.size} "
+                           "selected weights")  # fmt: skip
         if isinstance(recipe.keep, float):
             return float(1 - Fraction(str(recipe.keep)))  # the decimal it prints as: 1 - 0.9 is 0.1, not 0.09999999999999998
         return _share_to_remove(chosen.size - recipe.keep, f"keep={recipe.keep}", choices, chosen, own)
@@ -74,10 +75,12 @@ def _share(recipe: Recipe, choices: Choices, chosen: Survey, own: Mapping[str, f
 def _fixed_share(recipe: Recipe, fixed: float) -> float:
     """The share that the structure (N:M) sets; what else is said about the amount must agree."""
     if recipe.sparsity is not None and abs(recipe.sparsity - fixed) > 1e-9:
-        raise BadInput(f"structure={recipe.structure!r} removes {fixed:.4g} of every layer, but sparsity={recipe.sparsity}; leave sparsity out")
+        raise BadInput(f"structure={recipe.structure!r} removes {fixed:.4g} of every layer, but sparsity={recipe.sparsity}; "
+                       "leave sparsity out")  # fmt: skip
     for name in ("keep", "total_sparsity"):
         if getattr(recipe, name) is not None:
-            raise BadInput(f"structure={recipe.structure!r} removes {fixed:.4g} of every layer, whatever {name}={getattr(recipe, name)}; leave {name} out")
+            raise BadInput(f"structure={recipe.structure!r} removes {fixed:.4g} of every layer, whatever "
+                           f"{name}={getattr(recipe, name)}; leave {name} out")  # fmt: skip
     return fixed
 
 
@@ -87,8 +90,9 @@ def _share_to_remove(remove: int, said: str, choices: Choices, chosen: Survey, o
     free = [w.size for w in chosen.weights if w.name not in own]
     must_stay = min(len(free), 1) if isinstance(choices.allocation, (Global, Lamp)) else len(free)
     if not fixed <= remove <= fixed + sum(free) - must_stay:
-        raise BadInput(f"{said} is out of reach: it removes {remove} of all {chosen.total} parameters, but {chosen.size} of them are selected, and with "
-                       f"the overrides, and a layer keeping one, between {fixed} and {fixed + sum(free) - must_stay} can go")  # fmt: skip
+        raise BadInput(f"{said} is out of reach: it removes {remove} of all {chosen.total} parameters, but {chosen.size} "
+                       "of them are selected, and with the overrides, and a layer keeping one, "
+                       f"between {fixed} and {fixed + sum(free) - must_stay} can go")  # fmt: skip
     return (remove - fixed) / sum(free) if free else 0.0
 
 
@@ -100,14 +104,20 @@ def own_shares(recipe: Recipe, weights: Sequence[Weight]) -> dict[str, float]:
     """
     own: dict[str, float] = {}
     for pattern, share in recipe.overrides.items():
-        hits = [w.name for w in weights if any(fnmatch.fnmatchcase(n, pattern) for n in (w.name, *w.aliases, *(s.path for s in w.sites)))]
+        hits = [w.name for w in weights if any(fnmatch.fnmatchcase(name, pattern) for name in _handles(w))]
         if not hits:
-            raise BadInput(f"overrides: {pattern!r} matches none of the selected weights" + near(pattern, [w.name for w in weights]))
+            raise BadInput(f"overrides: {pattern!r} matches none of the selected "
+                           "weights" + near(pattern, [w.name for w in weights]))  # fmt: skip
         own |= dict.fromkeys(hits, share)
     missing = [w.name for w in weights if w.name not in own]
     if recipe.allocation == "explicit" and missing:
-        raise BadInput(f"allocation='explicit' needs a share for every weight, but {missing[0]!r} has none ({len(missing)} in all); add it to overrides")
+        raise BadInput(f"allocation='explicit' needs a share for every weight, but {missing[0]!r} has none ({len(missing)} "
+                       "in all); add it to overrides")  # fmt: skip
     return own
+
+
+def _handles(weight: Weight) -> tuple[str, ...]:
+    return (weight.name, *weight.aliases, *(site.path for site in weight.sites))
 
 
 def make_schedule(recipe: Recipe, final: float) -> Schedule:
@@ -116,7 +126,8 @@ def make_schedule(recipe: Recipe, final: float) -> Schedule:
     begin = resolve_step(0 if recipe.begin is None else recipe.begin, recipe.total_steps, "begin")
     if recipe.end is None and curve != "one-shot" and recipe.total_steps is None:
         raise BadInput(f"schedule={curve!r} needs an end: give end= as a step, or total_steps= (and end as a share of it)")
-    end = resolve_step(recipe.end if recipe.end is not None else begin if curve == "one-shot" else 1.0, recipe.total_steps, "end")
+    last = begin if curve == "one-shot" else 1.0
+    end = resolve_step(last if recipe.end is None else recipe.end, recipe.total_steps, "end")
     if begin > end:
         raise BadInput(f"begin={recipe.begin!r} (step {begin}) is after end={recipe.end!r} (step {end})")
     return Schedule(final, begin, end, recipe.every or 1, curve, recipe.initial_sparsity)

@@ -47,13 +47,15 @@ class Choices:
         allocation = find_allocation(name, **recipe.allocation_options)
         if name == "per-row":
             if not isinstance(structure, Element):
-                raise BadInput(f"allocation='per-row' ranks single weights inside rows; it does not go with structure={structure.name!r}")
+                raise BadInput("allocation='per-row' ranks single weights inside rows; it does not go with "
+                               f"structure={structure.name!r}")  # fmt: skip
             structure = PerRow()
         method.check(structure)
         if isinstance(allocation, Uniform) and (recipe.total_sparsity is not None or isinstance(recipe.keep, int)):
             allocation = Uniform(exact_total=True)
         if structure.grouped and not isinstance(allocation, Uniform):
-            raise BadInput(f"structure={structure.name!r} fixes the share in every layer; allocation={name!r} does not go with it, 'uniform' does")
+            raise BadInput(f"structure={structure.name!r} fixes the share in every layer; allocation={name!r} does not go "
+                           "with it, 'uniform' does")  # fmt: skip
         return cls(method, structure, criterion, allocation, name, recipe.seed)
 
     def units(self, weight: Weight, gradients: Gradients | None) -> Tensor:
@@ -64,7 +66,8 @@ class Choices:
             statistics["noise"] = noise(self.seed, weight.name, values.shape, values.device)
         if "gradient" in self.criterion.needs:
             if gradients is None:
-                raise BadInput(f"criterion={self.criterion.name!r} needs gradients: give calibration batches and a loss, or prune while training")
+                raise BadInput(f"criterion={self.criterion.name!r} needs gradients: give calibration batches and a loss, or "
+                               "prune while training")  # fmt: skip
             statistics["gradient"] = gradients(weight)
         scores = self.criterion.score(values, statistics)
         check_finite(scores, weight.name)

@@ -104,7 +104,8 @@ class Plan:
                 raise BadInput(f"the plan has {e.name!r} with shape {e.shape}, this model with {tuple(found[e.name].shape)}")
             for other in e.coupled:
                 if found.get(other, found[e.name]) is not found[e.name]:
-                    raise BadInput(f"the plan holds {e.name!r} and {other!r} for one tied weight, in this model they are two; tie them first")
+                    raise BadInput(f"the plan holds {e.name!r} and {other!r} for one tied weight, in this model they are "
+                                   "two; tie them first")  # fmt: skip
         removed = {}
         for e in self.entries:
             gone = ~self.masks[e.name].to(found[e.name].device)
@@ -117,8 +118,9 @@ class Plan:
         """Write ``plan.json`` and ``plan.safetensors`` (masks, one bit per entry) into an existing folder, each by rename."""
         folder = Path(folder)
         packed = require("safetensors.torch", "files").save({f"{n}.mask": pack_bits(m) for n, m in self.masks.items()})
-        data = {"format": "secateurs-plan", "version": VERSION, "recipe": self.recipe, "size": self.size, "removed": self.removed,
-                "masks_sha256": hashlib.sha256(packed).hexdigest(), "entries": [asdict(e) for e in self.entries]}  # fmt: skip
+        data = {"format": "secateurs-plan", "version": VERSION, "recipe": self.recipe, "size": self.size,
+                "removed": self.removed, "masks_sha256": hashlib.sha256(packed).hexdigest(),
+                "entries": [asdict(e) for e in self.entries]}  # fmt: skip
         _write(folder / "plan.safetensors", packed)
         _write(folder / "plan.json", (json.dumps(data, indent=1) + "\n").encode())
 
@@ -136,7 +138,8 @@ class Plan:
         try:
             data = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
             if data["version"] > VERSION:
-                raise CorruptFile(f"the plan in {str(folder)!r} has version {data['version']}; this library reads up to {VERSION}: upgrade it")
+                raise CorruptFile(f"the plan in {str(folder)!r} has version {data['version']}; this library reads up to "
+                                  f"{VERSION}: upgrade it")  # fmt: skip
             entries = tuple(Entry(**{**e, "shape": tuple(e["shape"]), "coupled": tuple(e["coupled"])}) for e in data["entries"])
             packed = _masks_file(folder / "plan.safetensors", data["masks_sha256"])
             masks = Masks({e.name: unpack_bits(packed[f"{e.name}.mask"], e.shape) for e in entries})

@@ -11,7 +11,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from secateurs.errors import BadInput
 from secateurs.models import Weight
 
-__all__ = ["check_free", "check_optimizer", "check_unchanged", "claim", "release"]
+__all__ = ["check_free", "check_optimizer", "check_unchanged", "claim", "innermost", "release"]
 
 _claimed = WeakTensorKeyDictionary()  # parameter -> name of the method that holds it
 
@@ -34,6 +34,13 @@ def release(weights: Sequence[Weight]) -> None:
     """Undo :func:`claim`."""
     for weight in weights:
         _claimed.pop(weight.parameter, None)
+
+
+def innermost(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimizer that takes the steps: a wrapper that has no step hooks of its own (Accelerate's) is taken off."""
+    while not hasattr(optimizer, "_optimizer_step_post_hooks") and hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    return optimizer
 
 
 def check_optimizer(weights: Sequence[Weight], optimizer: torch.optim.Optimizer) -> None:

@@ -22,7 +22,7 @@ __all__ = ["Pruned", "prune"]
 
 @dataclass(frozen=True)
 class Pruned:
-    """What :func:`prune` gives back: the model, the plan it followed, one report row per layer and for the total, the recipe."""
+    """What :func:`prune` gives back: the model, the plan it followed, a report row per layer and for the total, the recipe."""
 
     model: nn.Module
     plan: Plan
@@ -52,25 +52,33 @@ def prune(
     said = Recipe.from_dict({**method.to_dict(), **settings} if isinstance(method, Recipe) else {"method": method, **settings})
     known = find_method(said.method)(said.options)
     if "training" in known.needs:
-        raise BadInput(f"{said.method!r} prunes while a model trains: use secateurs.Pruner(model, {said.method!r}, ...) in the training loop")
+        raise BadInput(f"{said.method!r} prunes while a model trains: use secateurs.Pruner(model, {said.method!r}, ...) in "
+                       "the training loop")  # fmt: skip
     recipe = said.with_defaults(known.defaults)
     choices = Choices.of(recipe, known)
-    target = model if inplace else copy.deepcopy(model)
-    chosen = choose_weights(unwrap(target), recipe, trained=False)
+    chosen = choose_weights(unwrap(model), recipe, trained=False)
     sparsity, own = target_sparsity(recipe, choices, chosen), own_shares(recipe, chosen.weights)
-    gradients = _gradients(target, chosen.weights, calibration, loss) if "gradient" in choices.criterion.needs else None
+    gradients = None
+    if "gradient" in choices.criterion.needs:
+        gradients = _gradients(model, chosen.weights, calibration, loss, recipe.seed)
     masks = decide(chosen.weights, choices, sparsity, own, gradients)
     plan = Plan.of(chosen.weights, masks, choices.structure.name, recipe.to_dict())
+    target = model if inplace else copy.deepcopy(model)
     plan.replay(target, undoable=False)
     return Pruned(target, plan, plan.masks.report(), recipe)
 
 
 def _gradients(
-    model: nn.Module, weights: tuple[Weight, ...], calibration: Iterable[Any] | None, loss: Callable[[nn.Module, Any], Tensor] | None
+    model: nn.Module,
+    weights: tuple[Weight, ...],
+    calibration: Iterable[Any] | None,
+    loss: Callable[[nn.Module, Any], Tensor] | None,
+    seed: int,
 ) -> Callable[[Weight], Tensor]:
     if calibration is None:
-        raise BadInput("this criterion needs gradients: pass calibration=, an iterable of batches (and loss=, unless they are (inputs, labels) pairs)")
-    found = mean_gradients(model, {w.name: w.parameter for w in weights}, calibration, loss or _default_loss)
+        raise BadInput("this criterion needs gradients: pass calibration=, an iterable of batches (and loss=, unless they "
+                       "are (inputs, labels) pairs)")  # fmt: skip
+    found = mean_gradients(model, {w.name: w.parameter for w in weights}, calibration, loss or _default_loss, seed)
     return lambda weight: found[weight.name]
 
 

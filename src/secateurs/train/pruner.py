@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from secateurs.core.allocation import Uniform
 from secateurs.core.masks import Masks
-from secateurs.core.schedules import together
+from secateurs.core.schedules import Turn, together
 from secateurs.errors import BadInput
 from secateurs.models import Weight, unwrap
 from secateurs.planning import Choices, Plan, choose_weights, decide, make_schedule, own_shares, target_sparsity
 from secateurs.recipe import Recipe
 from secateurs.registry import find_method
 from secateurs.train.enforcement import ENFORCEMENTS, MaskCell, unmask
-from secateurs.train.guard import check_free, check_optimizer, check_unchanged, claim, release
+from secateurs.train.guard import check_free, check_optimizer, check_unchanged, claim, innermost, release
 
 __all__ = ["Pruner"]
 
@@ -81,15 +81,16 @@ class Pruner:
         """
         if self._hook is not None:
             raise BadInput("this pruner is attached already; one pruner serves one optimizer")
+        optimizer = innermost(optimizer)
         check_optimizer(self.weights, optimizer)
         self._check()
         check_free(self.weights)
         self._enforcement.check()
         if self.step_count == 0 and not self.history:
-            self._update(0)
+            self._rank(0, self._turn(0))
         claim(self.weights, self.recipe.method)  # from here on nothing can fail
         self._enforcement.install()
-        self._hook = optimizer.register_step_post_hook(lambda *_: self.step())
+        self._hook = optimizer.register_step_post_hook(lambda its, *_: None if _was_skipped(its) else self.step())
         self._enforcement.after_step()
         return self
 
@@ -99,12 +100,12 @@ class Pruner:
         Raises:
             BadInput, NotFinite: an update is due and cannot be made; the step is not counted and the masks stay as they were.
         """
+        step, in_use = self.step_count + 1, self._density
+        turn = self._turn(step)
         self._enforcement.after_step()  # what the step has lifted is zero again before it could win a ranking
-        in_use = self._density
-        if self._update(self.step_count + 1):
+        if self._rank(step, turn):
             self._enforcement.after_step()
-        self.step_count += 1
-        self._density_sum += in_use
+        self.step_count, self._density_sum = step, self._density_sum + in_use
 
     def detach(self) -> None:
         """Stop, leaving the weights as they are stored and the modules as they were."""
@@ -166,7 +167,8 @@ class Pruner:
 
     def plan(self) -> Plan:
         """What the masks of this moment remove."""
-        return Plan.of(self.weights, self.masks, self._choices.structure.name, self.recipe.to_dict())
+        masks = {name: mask.clone() for name, mask in self.masks.items()}  # a plan does not change when the masks do
+        return Plan.of(self.weights, masks, self._choices.structure.name, self.recipe.to_dict())
 
     # -- resume -----------------------------------------------------------------------------------------------------
 
@@ -207,11 +209,15 @@ class Pruner:
 
     # -- one update -------------------------------------------------------------------------------------------------
 
-    def _update(self, step: int) -> bool:
-        """Rank anew what is due at ``step``; whether that was anything. If it fails, nothing has changed."""
+    def _turn(self, step: int) -> Turn | None:
+        """What the schedule wants at ``step``; before an update the model is checked."""
         turn = self._method.order(self.schedule, step, len(self._groups))
         if turn is not None:
             self._check()
+        return turn
+
+    def _rank(self, step: int, turn: Turn | None) -> bool:
+        """Rank anew what is due; whether that was anything. If it fails, nothing has changed."""
         moments = dict.fromkeys(turn.layers, turn.at) if turn else {}
         due = {**self._moments(), **moments} if self._enforcement.restless else moments
         if not due:
@@ -245,6 +251,12 @@ class Pruner:
         """Overridden layers follow the same curve to their own final share."""
         return {name: dataclasses.replace(self.schedule, final=share, initial=min(self.schedule.initial, share)).sparsity(step)
                 for name, share in self._own.items()}  # fmt: skip
+
+
+def _was_skipped(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a fused optimizer has left out its own step because the gradient scaler found an overflow."""
+    overflow = getattr(optimizer, "found_inf", None)
+    return overflow is not None and bool(overflow)
 
 
 def _gradient(weight: Weight) -> Tensor:

@@ -1,4 +1,4 @@
-"""Gradual magnitude pruning: Zhu & Gupta, "To prune, or not to prune", 2017.
+"""Gradual magnitude pruning: Zhu & Gupta, "To prune, or not to prune", 2017, arXiv:1710.01878.
 
 While the network trains, every ``every`` steps the smallest weights of each layer are masked up to
 ``s_t = s_f + (s_i - s_f) (1 - (t - t_0) / (t_n - t_0))^3``, all layers alike; masked weights keep their stored value and
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from secateurs.core.method import Method
 from secateurs.core.schedules import layerwise
+from secateurs.core.structures import Structure
 from secateurs.errors import BadInput
 
 __all__ = ["Gmp", "histogram_threshold"]
@@ -33,7 +34,7 @@ class Gmp(Method):
     summary = "smallest weights of every layer, more and more of them while the network trains"
     when = "during training"
     needs = ("training",)
-    paper = "Zhu & Gupta, To prune, or not to prune: exploring the efficacy of pruning for model compression, 2017, arXiv:1710.01878"
+    paper = "Zhu & Gupta, To prune, or not to prune: exploring the efficacy of pruning for model compression, 2017"
     defaults = {"criterion": "magnitude", "allocation": "uniform", "schedule": "cubic", "enforcement": "keep", "every": 100}
     options = {"order": ("all", "layerwise", "global"), "threshold": ("exact", "histogram")}
 
@@ -46,6 +47,12 @@ class Gmp(Method):
                 raise BadInput("threshold='histogram' smooths a threshold per layer; it does not go with order='global'")
             self.defaults = {**self.defaults, "allocation": "global"}
         self._smoothed: dict[str, float] = {}
+
+    def check(self, structure: Structure) -> None:
+        """A histogram's one threshold per layer cannot keep N of every M."""
+        if structure.grouped and self.settings["threshold"] == "histogram":
+            raise BadInput("threshold='histogram' cuts a layer at one value; it does not go with "
+                           f"structure={structure.name!r} ranked in groups")  # fmt: skip
 
     def choose(self, name: str, scores: Tensor, remove: int) -> Tensor:
         """Exact selection, or everything above the smoothed threshold."""
@@ -65,12 +72,13 @@ class Gmp(Method):
 
 
 def histogram_threshold(scores: Tensor, sparsity: float, bins: int = 255) -> float:
-    """The lower edge of the first of ``bins`` equal bins over ``[0, max]`` by which a share ``sparsity`` of the scores is reached.
+    """The lower edge of the first of ``bins`` equal bins over ``[0, max]`` by which ``sparsity`` of the scores is reached.
 
     It is ``(number of bins whose cumulative share is below sparsity) * max / bins``, and tends to the quantile as bins grow.
     """
+    scores = scores.float()
     top = float(scores.max())
     if top == 0:
         return 0.0
-    share = torch.histc(scores.float(), bins, 0.0, top).double().cumsum(0) / scores.numel()
+    share = torch.histc(scores, bins, 0.0, top).double().cumsum(0) / scores.numel()
     return int(torch.count_nonzero(share < sparsity)) * top / bins

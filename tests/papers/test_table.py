@@ -1,0 +1,213 @@
+"""The shared table: one row per method. A new method adds its row and has all of this tested."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import io
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import secateurs as sc
+from secateurs.core.method import WHEN
+from secateurs.errors import BadInput
+from secateurs.planning import Plan
+from secateurs.registry import METHODS, find_method
+from tests.papers.networks import batches, tiny
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method at 70 % of 144 + 192 + 64 = 400 weights, which is 280; ``layers`` where it promises each layer's count."""
+
+    name: str
+    layers: tuple[int, ...] | None = None
+    while_training: dict[str, Any] = field(default_factory=lambda: {"begin": 4})  # settings of a Pruner
+
+
+UNIFORM = (101, 134, 45)  # 100.8, 134.4, 44.8
+GRADUAL = {"begin": 2, "end": 8, "every": 3}
+TABLE = [
+    Row("gmp", UNIFORM, while_training=GRADUAL),
+    Row("magnitude", UNIFORM),
+    Row("global-magnitude"),
+    Row("random"),
+    Row("taylor"),
+]
+ROWS = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
+SPARSITY, REMOVED, STEPS = 0.7, 280, 12
+
+
+class Run:
+    """A short training with the method's pruner attached."""
+
+    def __init__(self, row: Row, dtype: torch.dtype = torch.float32, **settings: Any):
+        self.model = tiny(dtype)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), 0.1, momentum=0.9, weight_decay=1e-3)
+        given = {"sparsity": SPARSITY, "total_steps": STEPS, **row.while_training, **settings}
+        self.pruner = sc.Pruner(self.model, row.name, **given)
+        self.parts = {"model": self.model, "optimizer": self.optimizer, "pruner": self.pruner}
+        self.dtype = dtype
+
+    def train(self, start: int = 0, stop: int = STEPS) -> Run:
+        self.pruner.attach(self.optimizer)
+        for inputs, labels in batches(STEPS, self.dtype)[start:stop]:
+            self.optimizer.zero_grad()
+            nn.functional.cross_entropy(self.model(inputs), labels).backward()
+            self.optimizer.step()
+        return self
+
+    def checkpoint(self) -> io.BytesIO:
+        file = io.BytesIO()
+        torch.save({name: part.state_dict() for name, part in self.parts.items()}, file)
+        file.seek(0)
+        return file
+
+    def resume(self, file: io.BytesIO) -> Run:
+        state = torch.load(file, weights_only=True)
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        return self
+
+
+def needs(row: Row) -> tuple[str, ...]:
+    return find_method(row.name).needs
+
+
+def prune(row: Row, dtype: torch.dtype = torch.float32, model: nn.Module | None = None) -> tuple[nn.Module, Plan]:
+    """The pruned model and its plan, in one shot or, where the method needs training, after a short one."""
+    if "training" in needs(row):
+        assert model is None
+        run = Run(row, dtype).train()
+        plan = run.pruner.plan()
+        return run.pruner.finish(), plan
+    calibration = batches(2, dtype) if "gradient" in needs(row) else None
+    pruned = sc.prune(model or tiny(dtype), row.name, sparsity=SPARSITY, calibration=calibration)
+    return pruned.model, pruned.plan
+
+
+def weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.detach() for name, p in model.named_parameters() if p.ndim > 1}
+
+
+def equal(a: Any, b: Any) -> bool:
+    return list(a) == list(b) and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_table_has_one_row_for_every_method():
+    assert [row.name for row in TABLE] == list(METHODS) == [method.name for method in sc.methods()]
+
+
+@ROWS
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_counts_are_exact_in_every_dtype(row, dtype):
+    model, plan = prune(row, dtype)
+    zeros = [int((w == 0).sum()) for w in weights(model).values()]
+    assert sum(zeros) == plan.removed == REMOVED
+    assert zeros == [entry.removed for entry in plan.entries]
+    assert row.layers is None or tuple(zeros) == row.layers
+    assert {p.dtype for p in model.parameters()} == {dtype}
+
+
+@ROWS
+def test_pruning_again_changes_nothing(row):
+    model, plan = prune(row)
+    if "training" in needs(row):
+        pruner = sc.Pruner(copy.deepcopy(model), row.name, sparsity=SPARSITY, schedule="constant", end=0)
+        pruner.attach(torch.optim.SGD([w.parameter for w in pruner.weights], 0.1))  # ranks at step 0
+        plan_again, again = pruner.plan(), pruner.finish()
+    else:
+        again, plan_again = prune(row, model=model)
+    assert plan.diff(plan_again) == []
+    assert equal(dict(model.named_parameters()), dict(again.named_parameters()))
+
+
+@ROWS
+def test_the_same_seed_gives_the_same_mask(row):
+    torch.manual_seed(1)
+    _, plan = prune(row)
+    torch.manual_seed(2)
+    torch.rand(5)
+    _, again = prune(row)
+    assert plan.diff(again) == []
+
+
+@ROWS
+def test_a_plan_is_saved_loaded_and_replayed(row, tmp_path):
+    model, plan = prune(row)
+    plan.save(tmp_path)
+    again = Plan.load(tmp_path)
+    assert again.diff(plan) == [] and again.entries == plan.entries
+    assert sc.Recipe.from_dict(again.recipe).to_dict() == plan.recipe
+    fresh = tiny()
+    again.replay(fresh)
+    assert [int((w == 0).sum()) for w in weights(fresh).values()] == [entry.removed for entry in plan.entries]
+    assert sc.verify(model, again).ok
+
+
+@ROWS
+def test_the_input_is_not_changed(row):
+    if "training" in needs(row):
+        with pytest.raises(BadInput, match=f"Pruner\\(model, {row.name!r}"):
+            sc.prune(tiny(), row.name, sparsity=SPARSITY)
+        return
+    model, before = tiny(), dict(tiny().named_parameters())
+    pruned, _ = prune(row, model=model)
+    assert pruned is not model
+    assert equal(dict(model.named_parameters()), before)
+    assert all(p.grad is None for p in model.parameters())
+
+
+@ROWS
+def test_the_facts_are_complete(row):
+    method = find_method(row.name)
+    facts = method.facts()
+    assert json.loads(json.dumps(facts)) == facts
+    assert facts["name"] == row.name
+    assert facts["when"] in WHEN
+    assert facts["prunes"] and isinstance(facts["needs"], list)
+    assert re.search(r"\b(19|20)\d\d\b", facts["paper"]), "the paper's year"
+    assert 10 < len(facts["summary"]) < 100 and facts["summary"][-1] != "."
+    assert method.__doc__
+    assert set(facts["defaults"]) <= {f.name for f in dataclasses.fields(sc.Recipe)}
+
+
+@ROWS
+@pytest.mark.parametrize("stop", [3, 6, 9])
+def test_a_resumed_run_ends_with_the_same_bits(row, stop):
+    whole = Run(row).train()
+    resumed = Run(row).resume(Run(row).train(0, stop).checkpoint()).train(stop)
+    assert resumed.pruner.step_count == STEPS
+    assert resumed.pruner.history == whole.pruner.history
+    assert resumed.pruner.average_density == whole.pruner.average_density
+    assert equal(resumed.pruner.masks, whole.pruner.masks)
+    assert equal(resumed.model.state_dict(), whole.model.state_dict())
+    assert equal(resumed.pruner.finish().state_dict(), whole.pruner.finish().state_dict())
+    assert sum(int((w == 0).sum()) for w in weights(whole.model).values()) == REMOVED
+
+
+VARIANTS = [
+    {"options": {"order": "layerwise"}},
+    {"options": {"order": "global"}},
+    {"options": {"threshold": "histogram"}},
+    {"enforcement": "overwrite"},
+    {"enforcement": "straight-through"},
+    {"criterion": "gradient"},
+    {"structure": "2:4", "sparsity": None},
+    {"schedule": "cyclic"},
+]
+
+
+@pytest.mark.parametrize("settings", VARIANTS, ids=str)
+def test_a_resumed_run_of_every_variant_of_gmp_ends_with_the_same_bits(settings):
+    whole, half = Run(TABLE[0], **settings).train(), Run(TABLE[0], **settings).train(0, 5)
+    resumed = Run(TABLE[0], **settings).resume(half.checkpoint()).train(5)
+    assert resumed.pruner.history == whole.pruner.history
+    assert equal(resumed.pruner.masks, whole.pruner.masks)
+    assert equal(resumed.model.state_dict(), whole.model.state_dict())
