@@ -32,7 +32,7 @@ class MissingExtra(SecateursError, ImportError):
     """An optional dependency is not installed; the message names the extra."""
 
 
-def near(word: str, known: Iterable[str], most: int = 3) -> str:
+def near(word: object, known: Iterable[str], most: int = 3) -> str:
     """``"; did you mean 'x' or 'y'?"`` for the close matches of ``word`` in ``known``, or an empty string."""
-    close = difflib.get_close_matches(word, list(known), n=most, cutoff=0.5)
+    close = difflib.get_close_matches(str(word), list(known), n=most, cutoff=0.5)
     return f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else ""

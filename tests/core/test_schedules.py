@@ -117,7 +117,7 @@ def test_next_and_previous_agree_with_is_update(schedule):
 
 @given(any_schedule(), st.integers(1, 300))
 def test_the_average_density_is_that_of_a_loop(schedule, total):
-    density, kept = 1 - schedule.initial, 0.0
+    density, kept = 1.0, 0.0  # masks do not exist before the first update
     for step in range(total):
         if schedule.is_update(step):
             density = 1 - schedule.sparsity(step)
@@ -128,7 +128,7 @@ def test_the_average_density_is_that_of_a_loop(schedule, total):
 def test_average_density_by_eye():
     """Dense for 2 of 10 steps, half for 4 (from step 2), a quarter for 4."""
     schedule = Schedule(0.75, begin=2, end=6, every=4, curve="linear", initial=0.5)
-    assert schedule.average_density(10) == pytest.approx((2 * 0.5 + 4 * 0.5 + 4 * 0.25) / 10)
+    assert schedule.average_density(10) == pytest.approx((2 * 1.0 + 4 * 0.5 + 4 * 0.25) / 10)
     with pytest.raises(BadInput, match="total_steps=0"):
         schedule.average_density(0)
 
