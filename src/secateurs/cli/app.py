@@ -1,0 +1,139 @@
+"""The commands. Each imports what it needs when it runs, so ``--help`` is quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from secateurs.cli import flags
+from secateurs.cli.failing import Command
+from secateurs.version import __version__
+
+__all__ = ["app"]
+
+KEPT, BROKEN = 0, 3
+
+app = typer.Typer(
+    help="Prune PyTorch models, and prove it.",
+    epilog="Exit codes: 0 done, 1 failed, 2 bad input, 3 done but a promise was not kept.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"secateurs {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_version)]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@app.callback()
+def _before(version: Version = False, debug: Debug = False) -> None:
+    """Flags that stand before the command."""
+
+
+@app.command(cls=Command)
+def methods(json: flags.Json = False) -> None:
+    """List the pruning methods: what each removes, when, what it needs, its paper."""
+    from secateurs.cli.listing import list_methods
+
+    list_methods(json)
+
+
+@app.command(cls=Command)
+def inspect(
+    model: flags.Model, factory: flags.Factory = None, include: flags.Include = None, exclude: flags.Exclude = None,
+    types: flags.Types = None, exempt: flags.Exempt = None, trust_remote_code: flags.Trust = False, json: flags.Json = False,
+) -> None:  # fmt: skip
+    """Show a model's layers, what would be pruned, why the rest would not, and its sparsity now."""
+    from secateurs.cli.inspecting import inspect_model
+    from secateurs.cli.opening import Source
+
+    inspect_model(Source(model, factory, trust_remote_code), flags.selection(include, exclude, types, exempt), json)
+
+
+@app.command(cls=Command)
+def prune(
+    model: flags.Model,
+    *,
+    recipe: flags.RecipeFile = None,
+    method: flags.Method = None,
+    sparsity: flags.Sparsity = None,
+    keep: flags.Keep = None,
+    total_sparsity: flags.Total = None,
+    structure: flags.Structure = None,
+    criterion: flags.Criterion = None,
+    allocation: flags.Allocation = None,
+    allocation_option: flags.AllocationOptions = None,
+    option: flags.Options = None,
+    seed: flags.Seed = None,
+    include: flags.Include = None,
+    exclude: flags.Exclude = None,
+    types: flags.Types = None,
+    exempt: flags.Exempt = None,
+    override: flags.Overrides = None,
+    factory: flags.Factory = None,
+    trust_remote_code: flags.Trust = False,
+    out: flags.Out,
+    format: flags.Format = "secateurs",
+    overwrite: flags.Overwrite = False,
+    json: flags.Json = False,
+) -> None:
+    """Prune a model in one shot, without data, and write it to a new folder with its plan, recipe and report.
+
+    The result is verified: exact counts, zeros where planned, equal after reloading.
+    """
+    from secateurs.cli.choices import amount, pairs, said
+    from secateurs.cli.opening import Source
+    from secateurs.cli.pruning import prune_model
+    from secateurs.cli.writing import Target
+
+    fields = {
+        "method": method, "sparsity": sparsity, "keep": amount(keep), "total_sparsity": total_sparsity, "structure": structure,
+        "criterion": criterion, "allocation": allocation, "allocation_options": pairs("--allocation-option", allocation_option),
+        "options": pairs("--option", option), "overrides": pairs("--override", override), "seed": seed,
+        **flags.selection(include, exclude, types, exempt),
+    }  # fmt: skip
+    kept = prune_model(Source(model, factory, trust_remote_code), said(recipe, fields), Target(out, format, overwrite), json)
+    raise typer.Exit(KEPT if kept else BROKEN)
+
+
+@app.command(cls=Command)
+def verify(
+    folder: flags.Folder, factory: flags.Factory = None, trust_remote_code: flags.Trust = False, json: flags.Json = False
+) -> None:
+    """Check a saved folder: whole files, planned entries zero, exact counts. Exit code 3 if a promise is broken."""
+    from secateurs.cli.opening import Source
+    from secateurs.cli.proving import verify_folder
+
+    raise typer.Exit(KEPT if verify_folder(Source(folder, factory, trust_remote_code), json) else BROKEN)
+
+
+@app.command(cls=Command)
+def export(
+    folder: flags.Folder, out: flags.Out, format: flags.Format = "huggingface", factory: flags.Factory = None,
+    trust_remote_code: flags.Trust = False, overwrite: flags.Overwrite = False, json: flags.Json = False,
+) -> None:  # fmt: skip
+    """Write a saved model in another format."""
+    from secateurs.cli.exporting import export_folder
+    from secateurs.cli.opening import Source
+    from secateurs.cli.writing import Target
+
+    kept = export_folder(Source(folder, factory, trust_remote_code), Target(out, format, overwrite), json)
+    raise typer.Exit(KEPT if kept else BROKEN)
+
+
+@app.command(cls=Command)
+def demo(out: flags.Out = Path("demo-out"), seeds: flags.Seeds = 3, quick: flags.Quick = False) -> None:
+    """Train, prune and compare with small dense networks of the same bytes, on handwritten digits (minutes)."""
+    from secateurs.demo import run
+
+    raise typer.Exit(run(out, seeds=seeds, quick=quick))

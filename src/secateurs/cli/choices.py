@@ -1,0 +1,92 @@
+"""From flags and a recipe file to one recipe: the same fields as in the Python call."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from secateurs.errors import BadInput
+from secateurs.recipe import Recipe
+
+__all__ = ["amount", "check_one_shot", "pairs", "said"]
+
+AMOUNTS = ("sparsity", "keep", "total_sparsity")
+
+LOOP = """  pruner = secateurs.Pruner(model, {name!r}, sparsity=0.9, begin=0.1, end=0.75, every=100, total_steps=n)
+  pruner.attach(optimizer)     # before training: acts after each optimizer.step()
+  model = pruner.finish()      # after it
+  secateurs.save(model, "pruned")"""
+
+CALL = """  result = secateurs.prune(model, {name!r}, sparsity=0.8, calibration=batches, loss=loss)
+  secateurs.save(result.model, "pruned", recipe=result.recipe, plan=result.plan, report=result.report)"""
+
+
+def said(file: Path | None, flags: dict[str, Any]) -> Recipe:
+    """The recipe of ``file``, if any, overridden by ``flags``; a flag that is None or empty says nothing.
+
+    Raises:
+        BadInput: the file or a value is wrong.
+    """
+    given = {key: value for key, value in flags.items() if value is not None and value != () and value != [] and value != {}}
+    base: dict[str, Any] = {"method": "magnitude"} if file is None else Recipe.from_yaml(file).to_dict()
+    if any(name in given for name in AMOUNTS):
+        base = {key: value for key, value in base.items() if key not in AMOUNTS}
+    return Recipe.from_dict({**base, **given})
+
+
+def check_one_shot(recipe: Recipe) -> None:
+    """Refuse what a command without data and training cannot do, with the lines that can.
+
+    Raises:
+        BadInput: an unknown name, or a method or criterion that needs training or gradients.
+    """
+    from secateurs.planning import Choices
+    from secateurs.registry import find_method
+
+    method = find_method(recipe.method)(recipe.options)
+    if "training" in method.needs:
+        raise _in_python(recipe.method, "while the model trains", LOOP)
+    choices = Choices.of(recipe.with_defaults(method.defaults), method)
+    if "gradient" in choices.criterion.needs:
+        raise _in_python(recipe.method, "by gradients, which need data", CALL)
+
+
+def _in_python(name: str, how: str, lines: str) -> BadInput:
+    """The error, with the lines of Python as its note."""
+    error = BadInput(f"{name!r} prunes {how}: there is no command for that, in Python it is")
+    error.add_note(lines.format(name=name))
+    return error
+
+
+def amount(text: str | None) -> float | int | None:
+    """``--keep``: ``"0.2"`` is a share, ``"2000"`` a number of weights.
+
+    Raises:
+        BadInput: neither.
+    """
+    if text is None:
+        return None
+    try:
+        return int(text) if text.lstrip("+-").isdigit() else float(text)
+    except ValueError:
+        raise BadInput(f"--keep {text!r}: give a share (0.2) or a number of weights (2000)") from None
+
+
+def pairs(flag: str, given: Sequence[str] | None) -> dict[str, Any]:
+    """``KEY=VALUE`` flags as a mapping; a value that reads as JSON (a number, true) is that, any other is text.
+
+    Raises:
+        BadInput: no ``=``.
+    """
+    found = {}
+    for text in given or ():
+        key, equals, value = text.rpartition("=")
+        if not equals or not key:
+            raise BadInput(f"{flag} {text!r}: write KEY=VALUE")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found

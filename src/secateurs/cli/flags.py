@@ -1,0 +1,59 @@
+"""The flags that several commands share, each with its words of help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+AMOUNT = "How much, and how it is chosen"
+SELECTION = "What is pruned"
+OUTPUT = "Output"
+
+_words = {"rich_help_panel": AMOUNT, "show_default": False}
+_which = {"rich_help_panel": SELECTION, "show_default": False}
+_where = {"rich_help_panel": OUTPUT}
+Texts = list[str] | None
+
+_MODEL = "A Hugging Face folder, a Secateurs folder, or a .safetensors file with --factory."
+_FACTORY = "Builds the network of a plain module; found in the current folder too."
+_FORMAT = "secateurs (sparse storage) or huggingface (dense, for from_pretrained)."
+_EXEMPT = "A named rule: first-conv, depthwise, gmp, last-linear, embedding. Repeatable."
+_ALLOCATION = "uniform, per-row, global, global-floor, er, erk, lamp or explicit (by --override)."
+
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help=_MODEL, show_default=False)]
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder that secateurs wrote.", show_default=False)]
+Factory = Annotated[str | None, typer.Option(metavar="MODULE:FUNCTION", help=_FACTORY, show_default=False)]
+Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run the Python code that lies in a Hugging Face folder.")]
+RecipeFile = Annotated[Path | None, typer.Option(metavar="YAML", help="A recipe; flags override it.", show_default=False)]
+
+Method = Annotated[str | None, typer.Option(help="See secateurs methods; magnitude if no recipe says.", **_words)]
+Sparsity = Annotated[float | None, typer.Option(metavar="SHARE", help="Share of the selected weights to remove.", **_words)]
+Keep = Annotated[str | None, typer.Option(metavar="SHARE|N", help="Instead: the share or number (2000) to keep.", **_words)]
+Total = Annotated[float | None, typer.Option(metavar="SHARE", help="Instead: share of all parameters to be zero.", **_words)]
+Structure = Annotated[str | None, typer.Option(help="element, 2:4 (2 kept of 4), block:4x4 or rows.", **_words)]
+Criterion = Annotated[str | None, typer.Option(help="magnitude or random.", **_words)]
+Allocation = Annotated[str | None, typer.Option(help=_ALLOCATION, **_words)]
+AllocationOptions = Annotated[Texts, typer.Option(metavar="KEY=VALUE", help="Of the allocation. Repeatable.", **_words)]
+Options = Annotated[Texts, typer.Option("--option", metavar="KEY=VALUE", help="Of the method. Repeatable.", **_words)]
+Seed = Annotated[int | None, typer.Option(help="Seed of random choices.", **_words)]
+
+Include = Annotated[Texts, typer.Option(metavar="GLOB", help="Only these parameters or modules. Repeatable.", **_which)]
+Exclude = Annotated[Texts, typer.Option(metavar="GLOB", help="Not these. Repeatable.", **_which)]
+Types = Annotated[Texts, typer.Option("--type", metavar="KIND", help="Only linear, conv, embedding, ... Repeatable.", **_which)]
+Exempt = Annotated[Texts, typer.Option(metavar="RULE", help=_EXEMPT, **_which)]
+Overrides = Annotated[Texts, typer.Option("--override", metavar="GLOB=SHARE", help="Their own sparsity. Repeatable.", **_which)]
+
+Out = Annotated[Path, typer.Option(metavar="DIR", help="The folder to write.", **_where)]
+Format = Annotated[str, typer.Option(help=_FORMAT, **_where)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a model saved at --out.", **_where)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.", **_where)]
+Seeds = Annotated[int, typer.Option(min=1, help="Repetitions with different random starts.", **_where)]
+Quick = Annotated[bool, typer.Option("--quick", help="A few steps: shows that it runs, not what it is worth.", **_where)]
+
+
+def selection(include: Texts, exclude: Texts, types: Texts, exempt: Texts) -> dict[str, tuple[str, ...]]:
+    """The four flags that choose what is pruned, as fields of a recipe."""
+    named = {"include": include, "exclude": exclude, "types": types, "exempt": exempt}
+    return {name: tuple(given or ()) for name, given in named.items()}

@@ -1,0 +1,75 @@
+"""What a command writes beside the weights: the plan, the recipe as YAML, and a Hugging Face model's own small files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from secateurs.cli.huggingface import SIDE_FILES
+from secateurs.errors import BadInput, near
+from secateurs.planning import Plan
+from secateurs.recipe import Recipe
+
+__all__ = ["Beside", "Target", "read_beside", "stored_bytes"]
+
+RECIPE, REPORT = "recipe.yaml", "report.json"
+FORMATS = ("secateurs", "huggingface")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a model goes."""
+
+    path: Path
+    format: str = "secateurs"
+    overwrite: bool = False
+
+    def check(self) -> None:
+        """Find out before the work, not after it.
+
+        Raises:
+            BadInput: there is no such format; the path is a file, or holds something and may not be replaced.
+        """
+        if self.format not in FORMATS:
+            raise BadInput(f"--format {self.format!r}: use one of {', '.join(FORMATS)}" + near(self.format, FORMATS))
+        out = self.path.expanduser()
+        if out.is_file():
+            raise BadInput(f"--out {str(out)!r} is a file: give the name of a folder")
+        if out.is_dir() and not self.overwrite and any(out.iterdir()):
+            raise BadInput(f"--out {str(out)!r} exists: give another name, or add --overwrite to replace it")
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Files that :func:`secateurs.save` puts into the folder before it is complete, so that its checksums cover them."""
+
+    plan: Plan | None = None
+    recipe: Recipe | None = None
+    source: Path | None = None
+
+    def save(self, folder: Path) -> None:
+        """Write them."""
+        if self.plan is not None:
+            self.plan.save(folder)
+        if self.recipe is not None:
+            (folder / RECIPE).write_text(self.recipe.to_yaml(), encoding="utf-8")
+        for name in SIDE_FILES if self.source is not None and self.source.is_dir() else ():
+            if (self.source / name).is_file():  # type: ignore[operator]
+                shutil.copyfile(self.source / name, folder / name)  # type: ignore[operator]
+
+
+def read_beside(folder: Path) -> tuple[Beside, Any]:
+    """What another command wrote beside the weights in ``folder``, and its report; None for what is not there."""
+    plan = Plan.load(folder) if (folder / "plan.json").is_file() else None
+    recipe = Recipe.from_yaml(folder / RECIPE) if (folder / RECIPE).is_file() else None
+    report = json.loads((folder / REPORT).read_text(encoding="utf-8")) if (folder / REPORT).is_file() else None
+    return Beside(plan, recipe, folder), report
+
+
+def stored_bytes(path: Path) -> int:
+    """Bytes on disk of the weights in a folder or a file, the plan's masks left out."""
+    files = [path] if path.is_file() else path.glob("*.safetensors")
+    return sum(file.stat().st_size for file in files if file.name != "plan.safetensors")
