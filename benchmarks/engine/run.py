@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
     said = _parser().parse_args(arguments)
     torch.set_num_threads(said.threads)
     found: dict[str, Any] = json.loads(said.out.read_text()) if said.out.exists() else {}
-    parts = {"state": state, "import": import_time, "ranking": ranking, **{f"step {t}": (lambda t=t: measure(t, said.steps)) for t in TASKS}}
+    parts: dict[str, Callable[[], dict[str, Any]]] = {"state": state, "import": import_time, "ranking": ranking}
+    parts |= {f"step {task}": functools.partial(measure, task, said.steps) for task in TASKS}
     for name in said.only or parts:
         print(f"{name} ...", flush=True)
         found[name] = {**parts[name](), **_circumstances(said.threads)}
@@ -42,8 +45,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _circumstances(threads: int) -> dict[str, Any]:
-    return {"threads": threads, "cpus": os.cpu_count(), "load": os.getloadavg()[0], "torch": torch.__version__, "python": platform.python_version(),
-            "secateurs": sc.__version__}  # fmt: skip
+    return {"threads": threads, "cpus": os.cpu_count(), "load": os.getloadavg()[0], "torch": torch.__version__,
+            "python": platform.python_version(), "secateurs": sc.__version__}  # fmt: skip
 
 
 def _write(path: Path, found: dict[str, Any]) -> None:

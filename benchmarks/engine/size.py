@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import subprocess
 import sys
 import time
@@ -19,7 +20,8 @@ __all__ = ["import_time", "ranking", "state"]
 def state() -> dict[str, Any]:
     """Bytes a pruner holds, and bytes of its state dict, per prunable weight (LSTM language model, 4.64 M weights)."""
     model = WordLM(200)
-    pruner = sc.Pruner(model, "gmp", sparsity=0.9, begin=0, end=0, schedule="one-shot").attach(torch.optim.SGD(model.parameters(), lr=0.1))
+    pruner = sc.Pruner(model, "gmp", sparsity=0.9, begin=0, end=0, schedule="one-shot")
+    pruner.attach(torch.optim.SGD(model.parameters(), lr=0.1))
     weights = sum(w.size for w in pruner.weights)
     held = sum({m.untyped_storage().data_ptr(): m.untyped_storage().nbytes() for m in pruner.masks.values()}.values())
     packed = sum(entry["bits"].numel() for entry in pruner.state_dict()["masks"].values())
@@ -41,8 +43,8 @@ def ranking(weights: int = 100_000_000, layers: int = 10, repeats: int = 3) -> d
         ours.append(_seconds(pruner.step))
         pruner.detach()
     pairs = sorted(a / b for a, b in zip(ours, theirs, strict=True))
-    return {"weights": values.numel(), "layers": layers, "secateurs_s": sorted(ours), "kthvalue_s": sorted(theirs), "ratio_median": pairs[len(pairs) // 2],
-            "ratio_low": pairs[0], "ratio_high": pairs[-1]}  # fmt: skip
+    return {"weights": values.numel(), "layers": layers, "secateurs_s": sorted(ours), "kthvalue_s": sorted(theirs),
+            "ratio_median": statistics.median(pairs), "ratio_low": pairs[0], "ratio_high": pairs[-1]}  # fmt: skip
 
 
 def _seconds(call: Any) -> float:
@@ -51,10 +53,23 @@ def _seconds(call: Any) -> float:
     return time.perf_counter() - began
 
 
-_IMPORT = "import torch, time; t = time.perf_counter(); import secateurs; print(time.perf_counter() - t)"
+_IMPORT = """
+import torch, time
+began = time.perf_counter()
+import secateurs
+print(time.perf_counter() - began)
+for name in secateurs.__all__:
+    getattr(secateurs, name)
+print(time.perf_counter() - began)
+"""
 
 
 def import_time(repeats: int = 9) -> dict[str, Any]:
-    """Seconds of ``import secateurs`` beyond ``import torch``, each in a new process."""
-    found = sorted(float(subprocess.run([sys.executable, "-c", _IMPORT], capture_output=True, text=True, check=True).stdout) for _ in range(repeats))
-    return {"seconds": found, "median_s": found[len(found) // 2]}
+    """Seconds of ``import secateurs`` beyond ``import torch``, alone and with all public names, each in a new process."""
+    alone, whole = zip(*(_import_once() for _ in range(repeats)), strict=True)
+    return {"seconds": sorted(alone), "median_s": statistics.median(alone), "all_names_median_s": statistics.median(whole)}
+
+
+def _import_once() -> tuple[float, float]:
+    printed = subprocess.run([sys.executable, "-c", _IMPORT], capture_output=True, text=True, check=True).stdout.split()
+    return float(printed[0]), float(printed[1])

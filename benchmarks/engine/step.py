@@ -23,6 +23,8 @@ __all__ = ["TASKS", "measure"]
 
 EVERY = 100
 Step = Callable[[], None]
+Build = Callable[[int], tuple[nn.Module, Callable[[nn.Module], Tensor]]]
+Wrap = Callable[[nn.Module, torch.optim.Optimizer, int, float], Step]
 
 
 def _resnet(batch: int) -> tuple[nn.Module, Callable[[nn.Module], Tensor]]:
@@ -32,14 +34,16 @@ def _resnet(batch: int) -> tuple[nn.Module, Callable[[nn.Module], Tensor]]:
 
 def _lstm(batch: int) -> tuple[nn.Module, Callable[[nn.Module], Tensor]]:
     words = torch.randint(0, 10_000, (21, batch))
-    return WordLM(200), lambda model: F.cross_entropy(model(words[:-1], model.start(batch))[0].flatten(0, 1), words[1:].flatten())
+    model = WordLM(200)
+    start = model.start(batch)
+    return model, lambda model: F.cross_entropy(model(words[:-1], start)[0].flatten(0, 1), words[1:].flatten())
 
 
 TASKS = {"resnet-56": (_resnet, 64), "lstm-200": (_lstm, 20)}
 
 
 def measure(task: str, steps: int = 300, warm: int = 10, sparsity: float = 0.9) -> dict[str, Any]:
-    """Seconds per step of every loop over ``steps`` steps, mask updates every 100 included, and their ratios to the plain loop."""
+    """Seconds per step of every loop over ``steps`` steps, mask updates included, and their ratios to the plain loop."""
     build, batch = TASKS[task]
     loops = {name: _loop(build, batch, wrap, steps + warm, sparsity) for name, wrap in WRAPS.items()}
     times: dict[str, list[float]] = {name: [] for name in loops}
@@ -57,13 +61,14 @@ def measure(task: str, steps: int = 300, warm: int = 10, sparsity: float = 0.9) 
 def _row(seconds: list[float], plain: list[float]) -> dict[str, float]:
     """Mean over all steps (updates included), and the ratio of the means with its spread over ten stretches of the run."""
     stretch = len(seconds) // 10
-    ratios = [statistics.mean(seconds[i : i + stretch]) / statistics.mean(plain[i : i + stretch]) for i in range(0, 10 * stretch, stretch)]
-    quartiles = statistics.quantiles(ratios, n=4)
-    return {"mean_s": statistics.mean(seconds), "median_s": statistics.median(seconds), "ratio_of_means": statistics.mean(seconds) / statistics.mean(plain),
-            "ratio_of_medians": statistics.median(seconds) / statistics.median(plain), "ratio_low": quartiles[0], "ratio_high": quartiles[2]}  # fmt: skip
+    parts = [slice(i, i + stretch) for i in range(0, 10 * stretch, stretch)]
+    low, _, high = statistics.quantiles([statistics.mean(seconds[p]) / statistics.mean(plain[p]) for p in parts], n=4)
+    mean, median = statistics.mean(seconds), statistics.median(seconds)
+    return {"mean_s": mean, "median_s": median, "ratio_of_means": mean / statistics.mean(plain),
+            "ratio_of_medians": median / statistics.median(plain), "ratio_low": low, "ratio_high": high}  # fmt: skip
 
 
-def _loop(build: Any, batch: int, wrap: Callable[[nn.Module, torch.optim.Optimizer, int, float], Step], total: int, sparsity: float) -> Step:
+def _loop(build: Build, batch: int, wrap: Wrap, total: int, sparsity: float) -> Step:
     torch.manual_seed(0)
     model, loss = build(batch)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
@@ -83,21 +88,22 @@ def _plain(model: nn.Module, optimizer: torch.optim.Optimizer, total: int, spars
     return lambda: None
 
 
-def _gmp(enforcement: str) -> Callable[[nn.Module, torch.optim.Optimizer, int, float], Step]:
+def _pruner(model: nn.Module, total: int, sparsity: float, enforcement: str = "keep") -> sc.Pruner:
+    return sc.Pruner(model, "gmp", sparsity=sparsity, end=total, every=EVERY, total_steps=total, enforcement=enforcement)
+
+
+def _gmp(enforcement: str) -> Wrap:
     def wrap(model: nn.Module, optimizer: torch.optim.Optimizer, total: int, sparsity: float) -> Step:
-        sc.Pruner(model, "gmp", sparsity=sparsity, begin=0, end=total, every=EVERY, total_steps=total, enforcement=enforcement).attach(optimizer)
+        _pruner(model, total, sparsity, enforcement).attach(optimizer)
         return lambda: None
 
     return wrap
 
 
 def _torch_masks(model: nn.Module, optimizer: torch.optim.Optimizer, total: int, sparsity: float) -> Step:
-    """``torch.nn.utils.prune`` on the same weights, its masks ranked every 100 steps to the same cubic amounts.
-
-    Ranking anew means removing the parametrisation and pruning again by an absolute count of the weights still there.
-    """
+    """``torch.nn.utils.prune`` on the same weights, its masks ranked by its own L1 rule every 100 steps to the same amounts."""
     chosen = [(site.module, site.attribute) for weight in sc.survey(model).weights for site in weight.sites[:1]]
-    schedule = sc.Pruner(model, "gmp", sparsity=sparsity, begin=0, end=total, every=EVERY, total_steps=total).schedule
+    schedule = _pruner(model, total, sparsity).schedule
     count = 0
     for module, name in chosen:
         torch_prune.identity(module, name)
@@ -107,10 +113,9 @@ def _torch_masks(model: nn.Module, optimizer: torch.optim.Optimizer, total: int,
         count += 1
         if schedule.is_update(count):
             for module, name in chosen:
-                mask, weight = getattr(module, f"{name}_mask"), getattr(module, f"{name}_orig")
-                remove = round(schedule.sparsity(count) * mask.numel())
-                keep = torch_prune.L1Unstructured(remove).compute_mask(weight.detach(), torch.ones_like(mask)) if remove else torch.ones_like(mask)
-                mask.copy_(keep)
+                mask, weight = getattr(module, f"{name}_mask"), getattr(module, f"{name}_orig").detach()
+                rule = torch_prune.L1Unstructured(round(schedule.sparsity(count) * mask.numel()))
+                mask.copy_(rule.compute_mask(weight, torch.ones_like(mask)))
 
     return after
 

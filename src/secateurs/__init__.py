@@ -34,7 +34,10 @@ _WHERE = {
     "verify": "secateurs.apply",
 }
 
-__all__ = ["Plan", "Pruned", "Pruner", "Recipe", "Verification", "__version__", "declare", "load", "methods", "prune", "save", "survey", "verify"]
+__all__ = [
+    "Plan", "Pruned", "Pruner", "Recipe", "Verification", "__version__",
+    "declare", "load", "methods", "prune", "save", "survey", "verify",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -93,6 +93,12 @@ class Recipe:
         return said
 
     @classmethod
+    def of(cls, method: str | Recipe, settings: Mapping[str, Any]) -> Recipe:
+        """The recipe of a call: a method's name, or a whole recipe, and the fields said beside it."""
+        said = method.to_dict() if isinstance(method, Recipe) else {"method": method}
+        return cls.from_dict({**said, **settings})
+
+    @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
         """A recipe from plain data; :class:`BadInput` quotes an unknown key."""
         known = [f.name for f in dataclasses.fields(cls)]

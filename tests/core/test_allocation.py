@@ -386,5 +386,5 @@ def test_every_name_gives_exact_counts(name):
 def test_unknown_names_and_options_are_quoted():
     with pytest.raises(BadInput, match=r"allocation='globel' is unknown; use one of uniform.*did you mean 'global'"):
         find_allocation("globel")
-    with pytest.raises(BadInput, match=r"allocation='global' does not take flor"):
+    with pytest.raises(BadInput, match=r"allocation='global' has no option 'flor'"):
         find_allocation("global", flor=3)

@@ -137,7 +137,7 @@ def test_counts_are_exact_in_every_dtype_under_every_allocation(dtype, allocatio
         ({"structure": "3x3"}, "structure='3x3' is unknown"),
         ({"criterion": "size"}, "criterion='size' is unknown"),
         ({"allocation": "unifrom"}, "allocation='unifrom' is unknown.*did you mean 'uniform'"),
-        ({"allocation": "global-floor", "allocation_options": {"flor": 1}}, "allocation='global-floor' does not take flor"),
+        ({"allocation": "global-floor", "allocation_options": {"flor": 1}}, "has no option 'flor'; its options are floor"),
     ],
 )
 def test_choices_that_do_not_go_together(settings, says):

@@ -16,7 +16,7 @@ from secateurs.formats import load
 from secateurs.models import unwrap
 from secateurs.planning import Plan
 
-__all__ = ["Check", "Verification", "verify"]
+__all__ = ["Check", "Verification", "planned_zeros", "same_tensors", "verify"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def verify(
     """
     checks: list[Check] = []
     if plan is not None:
-        checks += [_counts(plan), _zeros(unwrap(model), plan)]
+        checks += [_counts(plan), planned_zeros(dict(unwrap(model).named_parameters(remove_duplicate=False)), plan)]
     if dense is not None:
         if plan is None or example is None:
             raise BadInput("verify(dense=...) compares outputs under a plan: give plan= and example= too")
@@ -79,7 +79,7 @@ def verify(
         checks.append(_outputs("masked dense model", model, twin, example))
     if path is not None:
         again = load(path, factory)
-        checks.append(_tensors(model, again))
+        checks.append(same_tensors(unwrap(model).state_dict(), unwrap(again).state_dict()))
         if example is not None:
             checks.append(_outputs("reloaded model", model, again, example))
     if not checks:
@@ -94,19 +94,18 @@ def _counts(plan: Plan) -> Check:
     return Check("exact counts", not wrong, detail)
 
 
-def _zeros(model: nn.Module, plan: Plan) -> Check:
-    found = dict(model.named_parameters(remove_duplicate=False))
-    odd = [e.name for e in plan.entries if e.name not in found or tuple(found[e.name].shape) != e.shape]
+def planned_zeros(tensors: Mapping[str, torch.Tensor], plan: Plan) -> Check:
+    """Whether every planned entry of ``tensors`` (by parameter name) is exactly zero."""
+    odd = [e.name for e in plan.entries if e.name not in tensors or tuple(tensors[e.name].shape) != e.shape]
     if odd:
         return Check("planned entries are zero", False, f"{odd[0]!r} is missing or has another shape ({len(odd)} in all)")
-    alive = {e.name: int(torch.count_nonzero(found[e.name].detach().cpu()[~plan.masks[e.name]])) for e in plan.entries}
-    wrong = {name: n for name, n in alive.items() if n}
-    detail = ", ".join(f"{n} non-zero in {name!r}" for name, n in list(wrong.items())[:3])
-    return Check("planned entries are zero", not wrong, detail or f"{len(alive)} tensors")
+    alive = {e.name: int(torch.count_nonzero(tensors[e.name].detach().cpu()[~plan.masks[e.name]])) for e in plan.entries}
+    wrong = [f"{n} non-zero in {name!r}" for name, n in alive.items() if n]
+    return Check("planned entries are zero", not wrong, ", ".join(wrong[:3]) or f"{plan.removed} in {len(alive)} tensors")
 
 
-def _tensors(model: nn.Module, again: nn.Module) -> Check:
-    mine, theirs = unwrap(model).state_dict(), unwrap(again).state_dict()
+def same_tensors(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> Check:
+    """Whether two state dicts hold the same tensors under the same names."""
     wrong = [n for n in {**mine, **theirs} if n not in mine or n not in theirs or not _same(mine[n], theirs[n])]
     return Check("reloaded tensors", not wrong, f"{wrong[0]!r} differs" if wrong else f"{len(mine)} equal")
 

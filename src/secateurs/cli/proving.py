@@ -6,10 +6,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from secateurs.apply import Check, Verification, verify
+from secateurs.apply import Check, Verification, planned_zeros, same_tensors, verify
 from secateurs.cli.opening import Opened, Source
 from secateurs.cli.showing import dump, facts, stages
 from secateurs.cli.writing import read_beside
@@ -29,7 +26,7 @@ def verify_written(opened: Opened, plan: Plan | None, out: Path, trust_remote_co
         return verify(opened.model, plan, path=out, factory=factory)
     again = Source(out, trust_remote_code=trust_remote_code).open().model
     planned = () if plan is None else verify(again, plan).checks
-    return Verification((*planned, _same(opened.model.state_dict(), again.state_dict())))
+    return Verification((*planned, same_tensors(opened.model.state_dict(), again.state_dict())))
 
 
 def verify_folder(source: Source, as_json: bool) -> bool:
@@ -74,22 +71,7 @@ def _file_checks(folder: Path) -> list[Check]:
 def _plan_checks(folder: Path, plan: Plan | None, source: Source) -> list[Check]:
     plain = (folder / INFO).is_file() and read_info(folder)["model"].get("kind") != "huggingface"
     if plain and source.factory is None:
-        return [] if plan is None else [_planned_zeros(read_tensors(folder), plan)]
+        return [] if plan is None else [planned_zeros(read_tensors(folder), plan)]
     model = source.open().model
     loads = Check("loads", True, type(model).__name__)
     return [loads] if plan is None else [loads, *verify(model, plan).checks]
-
-
-def _planned_zeros(tensors: dict[str, Tensor], plan: Plan) -> Check:
-    lost = [e.name for e in plan.entries if e.name not in tensors or tuple(tensors[e.name].shape) != e.shape]
-    if lost:
-        return Check("planned entries are zero", False, f"{lost[0]!r} is not in the file with the plan's shape")
-    alive = {e.name: int(torch.count_nonzero(tensors[e.name][~plan.masks[e.name]])) for e in plan.entries}
-    wrong = [f"{n} non-zero in {name!r}" for name, n in alive.items() if n]
-    held = f"{plan.removed} of {plan.size} entries in {len(alive)} tensors"
-    return Check("planned entries are zero", not wrong, ", ".join(wrong[:3]) or held)
-
-
-def _same(mine: dict[str, Any], theirs: dict[str, Any]) -> Check:
-    wrong = [n for n in {**mine, **theirs} if n not in mine or n not in theirs or not torch.equal(mine[n], theirs[n])]
-    return Check("reloaded tensors", not wrong, f"{wrong[0]!r} differs" if wrong else f"{len(mine)} equal")

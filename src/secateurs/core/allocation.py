@@ -6,6 +6,7 @@ Where layers share a total, the counts add up to it exactly.
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -255,13 +256,13 @@ def _relative(layer: Ranked) -> Ranked:
 
 
 ALLOCATIONS: dict[str, Callable[..., Allocation]] = {
-    "uniform": Uniform,
-    "per-row": Uniform,  # the same share everywhere; the ranking inside rows is the structure PerRow
-    "explicit": Uniform,  # every layer's share is given by an override
+    "uniform": lambda: Uniform(),
+    "per-row": lambda: Uniform(),  # the same share everywhere; the ranking inside rows is the structure PerRow
+    "explicit": lambda: Uniform(),  # every layer's share is given by an override
     "global": Global,
     "global-floor": GlobalFloor,
     "er": lambda: Er(kernel=False),
-    "erk": Er,
+    "erk": lambda: Er(kernel=True),
     "lamp": Lamp,
 }
 
@@ -270,7 +271,9 @@ def find_allocation(name: str, **options: object) -> Allocation:
     """The allocation called ``name`` with its options; :class:`BadInput` lists the known ones."""
     if name not in ALLOCATIONS:
         raise BadInput(f"allocation={name!r} is unknown; use one of {', '.join(ALLOCATIONS)}" + near(name, ALLOCATIONS))
-    try:
-        return ALLOCATIONS[name](**options)
-    except TypeError as error:
-        raise BadInput(f"allocation={name!r} does not take {', '.join(options)}: {error}") from error
+    known = list(inspect.signature(ALLOCATIONS[name]).parameters)
+    for option in options:
+        if option not in known:
+            takes = f"its options are {', '.join(known)}" if known else "it has none"
+            raise BadInput(f"allocation={name!r} has no option {option!r}; {takes}" + near(option, known))
+    return ALLOCATIONS[name](**options)

@@ -113,7 +113,7 @@ class Schedule:
             step = self.next_update(step + 1)
 
     def average_density(self, total_steps: int) -> float:
-        """Mean density over the steps 1..total_steps: each is trained under the masks of the update before it, the first ones dense."""
+        """Mean density over the steps 1..total_steps, each trained under the masks of the update before it, the first dense."""
         if total_steps < 1:
             raise BadInput(f"total_steps={total_steps} must be at least 1")
         kept, current, last = 0.0, 1.0, 0

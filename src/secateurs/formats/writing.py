@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from secateurs.core.count import paper_bytes
 from secateurs.errors import BadInput, near
 from secateurs.extras import require
 from secateurs.formats import huggingface
@@ -116,7 +117,7 @@ def _entry(encoding: Encoding, tensor: Tensor, parts: dict[str, Tensor]) -> dict
 def _sizes(
     entries: Mapping[str, Any], stored: Mapping[str, Tensor], state: Mapping[str, Tensor], parameters: list[str]
 ) -> dict[str, int]:
-    """Totals of the folder. The paper's accounting is Zhu & Gupta (2017): 4 bytes a value and the cheaper of two indices."""
+    """Totals of the folder. The paper's accounting is Zhu & Gupta (2017)."""
     size = sum(state[name].numel() for name in parameters)
     nonzero = sum(entries[name]["nonzero"] for name in parameters)
     return {
@@ -124,7 +125,7 @@ def _sizes(
         "nonzero": nonzero,
         "payload_bytes": sum(part.nbytes for part in stored.values()),
         "dense_bytes": sum(state[name].nbytes for name in entries),
-        "paper_bytes": math.ceil(4 * nonzero + min(size / 8, nonzero / 2)),
+        "paper_bytes": math.ceil(paper_bytes(size, nonzero)),
     }
 
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from secateurs.core.count import paper_bytes
 from secateurs.errors import BadInput
 
 __all__ = ["Sizes", "narrowest", "paper_bytes", "payload_bytes", "sizes"]
@@ -73,19 +74,6 @@ def payload_bytes(model: nn.Module) -> int:
     parameters = {id(value): value.nbytes for value in model.parameters()}
     buffers = {id(value): value.nbytes for value in _persistent_buffers(model)}
     return sum(parameters.values()) + sum(buffers.values())
-
-
-def paper_bytes(n: int, nonzero: int) -> float:
-    """Storage of ``nonzero`` of ``n`` weights as Zhu & Gupta (2017) count it, in bytes (their MB is 10^6 bytes).
-
-    Four bytes a value plus the cheaper of two indices: one bit for each of the ``n`` dense entries, or four bits for each
-    non-zero. The four-bit reading of their sparse row code is inferred from the sizes they print; the result is for the
-    whole model at once, as in their table.
-
-    >>> round(paper_bytes(4_210_000, 460_000) / 1e6, 2)
-    2.07
-    """
-    return 4 * nonzero + min(n / 8, nonzero / 2)
 
 
 def narrowest(factory: Callable[[Width], nn.Module], widths: Iterable[Width], bytes: int) -> Width:

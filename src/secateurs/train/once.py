@@ -49,7 +49,7 @@ def prune(
         BadInput: the method needs a training loop, or whatever else cannot work, before anything is changed.
         NotFinite: a weight or a score is NaN or infinite.
     """
-    said = Recipe.from_dict({**method.to_dict(), **settings} if isinstance(method, Recipe) else {"method": method, **settings})
+    said = Recipe.of(method, settings)
     known = find_method(said.method)(said.options)
     if "training" in known.needs:
         raise BadInput(f"{said.method!r} prunes while a model trains: use secateurs.Pruner(model, {said.method!r}, ...) in "

@@ -44,7 +44,7 @@ class Pruner:
     """
 
     def __init__(self, model: nn.Module, method: str | Recipe = "gmp", **settings: Any):
-        said = Recipe.from_dict({**(method.to_dict() if isinstance(method, Recipe) else {"method": method}), **settings})
+        said = Recipe.of(method, settings)
         self._given, self._model = model, unwrap(model)
         self._method = find_method(said.method)(said.options)
         self.recipe = said.with_defaults(self._method.defaults)

@@ -17,7 +17,6 @@ def to_recipe(method: str | Recipe, settings: Mapping[str, Any]) -> Recipe:
     Raises:
         BadInput: a setting, the method or one of its options is unknown.
     """
-    said = method.to_dict() if isinstance(method, Recipe) else {"method": method}
-    recipe = Recipe.from_dict({**said, **settings})
+    recipe = Recipe.of(method, settings)
     find_method(recipe.method)(recipe.options)
     return recipe
