@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -120,6 +121,8 @@ def _report(settings: Settings, rows: Rows, latency: Row, reload: tuple[bool, st
     sparse = {job.id: job for job in full_and_sparse_jobs(settings) if job.sparsity}
     page = summary.make_page(settings, table, figure, sentences, reload, recipe(sparse[best["id"]]).to_yaml())
     files = {"curves.png": figure.light, "curves-dark.png": figure.dark, "table.md": table.markdown().encode()}
+    whole = {"rows": rows, "latency": latency, "findings": sentences, "reload": reload}
+    files["summary.json"] = (json.dumps(whole, indent=1) + "\n").encode()
     files |= {f"recipe-gmp-{job.sparsity:g}.yaml": recipe(job).to_yaml().encode() for job in sparse.values()}
     _write({**files, "index.html": render_page(page).encode()}, out)
     _print(table, sentences, reload, out, console)
@@ -139,5 +142,5 @@ def _print(table: Table, sentences: Sequence[str], reload: tuple[bool, str], out
         console.print(f"- {sentence}", markup=False, highlight=False)
     verdict, style = ("passed", "green") if passed else ("FAILED", "bold red")
     console.print(f"\nReload check {verdict}: {said}.", style=style, markup=False, highlight=False)
-    kept = "index.html, curves.png, table.md, results.jsonl, recipe-gmp-*.yaml, best-sparse/"
+    kept = "index.html, curves.png, table.md, summary.json, results.jsonl, recipe-gmp-*.yaml, best-sparse/"
     console.print(f"\nIn {out}: {kept}", markup=False, highlight=False)
