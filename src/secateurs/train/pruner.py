@@ -125,6 +125,8 @@ class Pruner:
         if self.step_count < self.schedule.end:
             _log.warning("pruner finished at step %d of a schedule that ends at %d: sparsity %.4f",
                          self.step_count, self.schedule.end, self.sparsity)  # fmt: skip
+        _log.info("pruner finished at step %d: sparsity %.4f, average density over training %.4f",
+                  self.step_count, self.sparsity, self.average_density)  # fmt: skip
         self.detach()
         self.plan().replay(self._model, undoable=False)
         return self._given
