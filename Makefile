@@ -1,7 +1,7 @@
 # Needs only make and Python 3.11 or newer: everything else goes into .venv, so .venv/bin/secateurs works afterwards.
 #
 # pip's own settings hold (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS, pip.conf, ...). Choose the build of torch with
-#   make demo PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu TORCH=torch==2.13.0+cpu
+#   make demo PIP_EXTRA_INDEX_URL=<index of CPU builds> TORCH=torch==2.13.0+cpu
 # or any other line pip understands (another version, +cu126, the path of a wheel). The choice is remembered in .venv.
 
 # All of these can be set on make's command line; the environment does not change them.
@@ -46,12 +46,13 @@ format: $(VENV)/installed ## ruff's repairs, in place
 	$(VENV)/bin/ruff check --fix .
 
 # The oldest torch has no CPU-only build on the usual index: expect a download of about 3 GB, once. A CPU build of your own:
-#   make lowest PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu LOWEST_TORCH=torch==2.6.0+cpu
+#   make lowest PIP_EXTRA_INDEX_URL=<index of CPU builds> LOWEST_TORCH=torch==2.6.0+cpu
 lowest: $(LOWEST)/installed ## every test but the slow ones, with the oldest supported versions (downloads about 3 GB once)
 	$(LOWEST)/bin/python $(PYTEST) -m "not slow"
 
-results: $(VENV)/installed ## write docs/results.md and its pictures anew from the committed measurements
+results: $(VENV)/installed ## write docs/results.md, the README's table and their pictures anew from the committed measurements
 	$(VENV)/bin/python -m benchmarks.page
+	$(VENV)/bin/python -m benchmarks.readme
 
 clean: ## remove the environments and everything generated
 	rm -rf .venv .venv-lowest demo-out build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

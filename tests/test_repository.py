@@ -18,7 +18,7 @@ FLOORS = {
     "core": 1, "statistics": 2, "models": 2, "graph": 2, "measure": 2, "formats": 2, "runtime": 3, "planning": 3, "apply": 4,
     "train": 5, "papers": 6, "tokens": 6, "samples": 6, "compare": 7, "report": 7, "demo": 8, "cli": 9,
 }  # fmt: skip
-FOR_ALL = {"errors", "extras", "recipe", "registry", "version"}
+FOR_ALL = {"errors", "extras", "files", "recipe", "registry", "version"}
 MOST_LINES = 400
 
 

@@ -36,7 +36,7 @@ seed. *Average density* is the share of the prunable weights alive, averaged ove
 
 
 def section(results_dir: Path = RESULTS, images: Path = IMAGES) -> str:
-    """The section as Markdown; writes one figure per results file to ``images``.
+    """The section as Markdown; writes one figure per model to ``images``.
 
     Raises:
         BadInput: there are no results.
@@ -50,11 +50,9 @@ def section(results_dir: Path = RESULTS, images: Path = IMAGES) -> str:
 def _family(path: Path, images: Path) -> str:
     models = by_model(results.read(path))
     first = next(iter(models.values()))[0]
-    image = images / f"families-{path.stem}.png"
-    draw(image, models)
     title = TITLES.get(first["family"], first["family"])
-    parts = [f"### {title} ({first['size']} size)\n", f"![{first['metric']} against bytes](img/{image.name})\n"]
-    return "\n".join(parts + [_model(model, records) for model, records in models.items()])
+    heading = f"### {title} ({first['size']} size)\n"
+    return "\n".join([heading, *(_model(model, records, images) for model, records in models.items())])
 
 
 def by_model(records: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -65,11 +63,13 @@ def by_model(records: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]
     return found
 
 
-def _model(model: str, records: list[dict[str, Any]]) -> str:
+def _model(model: str, records: list[dict[str, Any]], images: Path) -> str:
     first, found = records[0], points(records)
     pairs = [c for c in compared(found, first["better"]) if c.sparse.order == "all"]
     whole = large(found)
-    lines = [f"**{model}**: {_settings(records)}\n",
+    image = images / f"families-{model}-{first['size']}.png"
+    draw(image, records)
+    lines = [f"**{model}**: {_settings(records)}\n", f"![{first['metric']} against bytes](img/{image.name})\n",
              f"The large model, dense: {_value(whole)} {first['metric']} in {_size(whole.bytes)}.\n",
              f"| sparsity | sparse {first['metric']} | bytes | paper's bytes | non-zeros | average density "
              "| dense rival | its bytes | its value | gain | better |",

@@ -109,7 +109,8 @@ def test_expert_layers_are_counted_outside():
     found = multiply_adds(transformers.MixtralForCausalLM(config), torch.zeros(1, 6, dtype=torch.long))
     attention, router, experts = 2 * 36 * 16, 6 * 16 * 4, 6 * 2 * 3 * 16 * 32
     projections, head = 4 * 6 * 16 * 16, 6 * 16 * 32
-    assert found.dense == attention + router + experts + projections + head
+    rotary = 4 * 6  # some releases multiply positions and frequencies as a matrix product
+    assert found.dense - (attention + router + experts + projections + head) in (0, rotary)
     assert found.unknown_operators == ()
     assert "MixtralExperts" in found.uncounted
 

@@ -27,7 +27,7 @@ def drawn(figure):
     """Heights of the mean curves of a figure, and every text in it."""
     axes = figure.axes[0]
     curves = [[round(y, 6) for y in line.get_ydata()] for line in axes.lines if line.get_marker() not in (None, "None", "")]
-    return curves, {text.get_text() for text in axes.texts}
+    return curves, {text.get_text() for text in [*axes.texts, *axes.get_legend().get_texts()]}
 
 
 def pixels(png):

@@ -75,7 +75,10 @@ def _swap(fresh: Path, target: Path, old: Path) -> None:
 
 
 def _sync(folder: Path) -> None:
+    """To the disk, readable by whoever may enter the folder (safetensors makes its files private)."""
     for file in folder.iterdir():
+        if file.is_file():
+            file.chmod(folder.stat().st_mode & 0o666)
         _sync_one(file)
     _sync_one(folder)
 

@@ -22,8 +22,8 @@ _KNOWN = {"JetMoeParallelExperts": OUT_IN, "GraniteMoeParallelExperts": OUT_IN, 
 
 
 def is_experts(module: nn.Module) -> bool:
-    """Whether a class of ``module`` is called ``...Experts``, as every stacked one in transformers is."""
-    return any(base.__name__.endswith("Experts") for base in type(module).__mro__)
+    """Whether a class of ``module`` is called ``...Experts``, or ``...NaiveMoe``, as every stacked one in transformers is."""
+    return any(base.__name__.endswith(("Experts", "NaiveMoe")) for base in type(module).__mro__)
 
 
 def stacked(module: nn.Module) -> dict[str, nn.Parameter]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 from secateurs.core.masks import Masks, pack_bits, unpack_bits
 from secateurs.errors import BadInput, CorruptFile, MissingExtra
 from secateurs.extras import require
+from secateurs.files import write_whole
 from secateurs.models import Weight, unwrap
 
 __all__ = ["Entry", "Plan", "Undo"]
@@ -121,8 +120,8 @@ class Plan:
         data = {"format": "secateurs-plan", "version": VERSION, "recipe": self.recipe, "size": self.size,
                 "removed": self.removed, "masks_sha256": hashlib.sha256(packed).hexdigest(),
                 "entries": [asdict(e) for e in self.entries]}  # fmt: skip
-        _write(folder / "plan.safetensors", packed)
-        _write(folder / "plan.json", (json.dumps(data, indent=1) + "\n").encode())
+        write_whole(folder / "plan.safetensors", packed)
+        write_whole(folder / "plan.json", (json.dumps(data, indent=1) + "\n").encode())
 
     @classmethod
     def load(cls, folder: str | Path) -> Plan:
@@ -178,15 +177,3 @@ def _masks_file(path: Path, digest: str) -> dict[str, Tensor]:
     if hashlib.sha256(content).hexdigest() != digest:
         raise CorruptFile(f"{str(path)!r} is truncated, altered, or of another plan: its checksum does not fit plan.json")
     return require("safetensors.torch", "files").load(content)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write beside, then rename: a reader finds the old file or the new one, never a part."""
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as f:
-            f.write(content)
-        os.replace(beside, path)
-    except BaseException:
-        os.unlink(beside)
-        raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,8 +52,8 @@ def curve_png(
 ) -> bytes:
     """A PNG of ``metric`` against ``size`` (logarithmic), a curve per method, drawn through the means of its labels.
 
-    Every run is a dot and a bar spans the runs of a label. A curve is named beside one of its points, not in a legend; the
-    optional row key ``mark`` is written beside its point.
+    Every run is a dot and a bar spans the runs of a label. Curves are named above the plot in their own colours; the optional
+    row key ``mark`` is written beside its point.
 
     Args:
         rows: with ``method``, ``label``, ``metric.key`` and ``size.key``.
@@ -74,17 +73,19 @@ def curve_png(
     new = require("matplotlib.figure", "plots").Figure
     figure = new(figsize=(5.2, 4.0), dpi=220, facecolor=dress.paper, layout="constrained")
     axes = figure.add_subplot()
-    _dress(axes, dress, metric, size, title)
+    _dress(axes, dress, metric, size, title, len(names))
     curves = [_points(by_method[method], metric, size) for method in names]
     for i, (points, name) in enumerate(zip(curves, names.values(), strict=True)):
-        _draw(axes, points, dress, i)
-        _write(axes, points, name, curves[:i] + curves[i + 1 :], dress, i)
+        _draw(axes, points, name, dress, i)
+        _write(axes, points, curves[:i] + curves[i + 1 :], dress, i)
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.99), ncols=min(len(names), 2), frameon=False, labelcolor="linecolor",
+                fontsize=11, handlelength=1.2, handletextpad=0.5, columnspacing=1.5, borderaxespad=0.2)  # fmt: skip
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", facecolor=dress.paper, metadata={"Software": None})
     return buffer.getvalue()
 
 
-def _dress(axes: Any, dress: Theme, metric: Metric, size: Metric, title: str) -> None:
+def _dress(axes: Any, dress: Theme, metric: Metric, size: Metric, title: str, curves: int) -> None:
     axes.set_facecolor(dress.paper)
     axes.set_xscale("log")
     axes.grid(True, axis="y", color=dress.faint, linewidth=0.8)
@@ -99,8 +100,8 @@ def _dress(axes: Any, dress: Theme, metric: Metric, size: Metric, title: str) ->
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.xaxis.set_minor_locator(ticker.NullLocator())
     axes.margins(x=0.14, y=0.12)
-    # The quantity stands above the axis, where it reads without turning the head.
-    axes.set_title(title or metric.heading, loc="left", color=dress.ink, fontsize=12, pad=8)
+    # The quantity stands above the plot, where it reads without turning the head; the names of the curves lie in between.
+    axes.set_title(title or metric.heading, loc="left", color=dress.ink, fontsize=12, pad=28 if curves <= 2 else 46)
 
 
 def _points(rows: Sequence[Row], metric: Metric, size: Metric) -> list[_Point]:
@@ -112,38 +113,28 @@ def _points(rows: Sequence[Row], metric: Metric, size: Metric) -> list[_Point]:
     return sorted(points, key=lambda point: point.x)
 
 
-def _draw(axes: Any, points: Sequence[_Point], dress: Theme, index: int) -> None:
+def _draw(axes: Any, points: Sequence[_Point], name: str, dress: Theme, index: int) -> None:
     colour = dress.series[index]
     for point in points:
         axes.scatter([point.x] * len(point.values), point.values, s=14, color=colour, alpha=0.45, linewidths=0, zorder=3)
         axes.plot([point.x] * 2, [min(point.values), max(point.values)], color=colour, alpha=0.45, linewidth=1.6, zorder=2)
     axes.plot([p.x for p in points], [p.y for p in points], color=colour, marker=_MARKERS[index], markersize=7, linewidth=2.2,
-              markeredgecolor=dress.paper, markeredgewidth=1.2, zorder=4)  # fmt: skip
+              markeredgecolor=dress.paper, markeredgewidth=1.2, zorder=4, label=name)  # fmt: skip
 
 
-def _write(axes: Any, points: Sequence[_Point], name: str, others: Sequence[list[_Point]], dress: Theme, index: int) -> None:
-    """Marks beside the points, and the curve's name at the one farthest from other curves; all on the side away from them.
+def _write(axes: Any, points: Sequence[_Point], others: Sequence[list[_Point]], dress: Theme, index: int) -> None:
+    """Marks beside the points, on the side away from other curves.
 
     Above a point a mark stands to the left, below it to the right, where a rising curve is not; otherwise the other way.
-    The name is longer: it grows towards the middle of the plot.
     """
     halo = require("matplotlib.patheffects", "plots").withStroke(linewidth=3, foreground=dress.paper)
-    gaps = [_gap(point, others) or (1.0 if index == 0 else -1.0) for point in points]
-    sizes = [p.x for curve in (points, *others) for p in curve]
-    middle = math.sqrt(min(sizes) * max(sizes))
-    named = max(range(len(points)), key=lambda i: abs(gaps[i]))
-    for i, (point, gap) in enumerate(zip(points, gaps, strict=True)):
-        up = gap > 0
+    for i, point in enumerate(points):
+        up = (_gap(point, others) or (1.0 if index == 0 else -1.0)) > 0
         before, after = points[max(i - 1, 0)], points[min(i + 1, len(points) - 1)]
         left = before.y <= point.y if up else after.y < point.y
-        if i == named:
-            left = point.x > middle
-        side = {"ha": "right" if left else "left", "va": "bottom" if up else "top", "color": dress.series[index]}
-        style = {**side, "textcoords": "offset points", "path_effects": [halo], "zorder": 5}
-        x, y, line = -7 if left else 7, 5 if up else -5, 13 if up else -13
-        axes.annotate(point.mark, (point.x, point.y), xytext=(x, y), fontsize=10, **style)
-        if i == named:
-            axes.annotate(name, (point.x, point.y), xytext=(x, y + line), fontsize=11, fontweight="bold", **style)
+        axes.annotate(point.mark, (point.x, point.y), xytext=(-7 if left else 7, 5 if up else -5), textcoords="offset points",
+                      ha="right" if left else "left", va="bottom" if up else "top", color=dress.series[index], fontsize=10,
+                      path_effects=[halo], zorder=5)  # fmt: skip
 
 
 def _gap(point: _Point, others: Sequence[list[_Point]]) -> float:

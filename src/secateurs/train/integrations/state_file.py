@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from torch import Tensor
 
 from secateurs.errors import BadInput, CorruptFile
 from secateurs.extras import require
+from secateurs.files import write_whole
 from secateurs.train.pruner import Pruner
 
 __all__ = ["load_pruner", "save_pruner"]
@@ -31,16 +30,7 @@ def save_pruner(pruner: Pruner, path: str | Path) -> None:
     header = {KEY: json.dumps(_take_out(pruner.state_dict(), "", tensors), allow_nan=False)}
     content = require("safetensors.torch", "files").save(tensors, header)
     try:
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(beside, path)
-        except BaseException:
-            os.unlink(beside)
-            raise
+        write_whole(path, content)
     except OSError as error:
         raise BadInput(f"the pruner's state could not be written to {str(path)!r}: {error.strerror or error}") from error
 
