@@ -39,7 +39,7 @@ def _lstm(batch: int) -> tuple[nn.Module, Callable[[nn.Module], Tensor]]:
     return model, lambda model: F.cross_entropy(model(words[:-1], start)[0].flatten(0, 1), words[1:].flatten())
 
 
-TASKS = {"resnet-56": (_resnet, 64), "lstm-200": (_lstm, 20)}
+TASKS = {"resnet-56": (_resnet, 32), "lstm-200": (_lstm, 20)}
 
 
 def measure(task: str, steps: int = 300, warm: int = 10, sparsity: float = 0.9) -> dict[str, Any]:
