@@ -5,6 +5,7 @@ The three loops run in one process, taking turns step by step, so that whatever 
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -32,14 +33,15 @@ def _resnet(batch: int) -> tuple[nn.Module, Callable[[nn.Module], Tensor]]:
     return ResNet(56), lambda model: F.cross_entropy(model(images), labels)
 
 
-def _lstm(batch: int) -> tuple[nn.Module, Callable[[nn.Module], Tensor]]:
-    words = torch.randint(0, 10_000, (21, batch))
-    model = WordLM(200)
+def _lstm(width: int, unroll: int, batch: int) -> tuple[nn.Module, Callable[[nn.Module], Tensor]]:
+    words = torch.randint(0, 10_000, (unroll + 1, batch))
+    model = WordLM(width)
     start = model.start(batch)
     return model, lambda model: F.cross_entropy(model(words[:-1], start)[0].flatten(0, 1), words[1:].flatten())
 
 
-TASKS = {"resnet-56": (_resnet, 32), "lstm-200": (_lstm, 20)}
+TASKS = {"resnet-56": (_resnet, 32), "lstm-200": (functools.partial(_lstm, 200, 20), 20),
+         "lstm-650": (functools.partial(_lstm, 650, 35), 20)}  # fmt: skip
 
 
 def measure(task: str, steps: int = 300, warm: int = 10, sparsity: float = 0.9) -> dict[str, Any]:

@@ -92,11 +92,24 @@ class Overwrite(Enforcement):
     def after_step(self) -> None:
         """Zero the masked weights in place."""
         for weight in self.weights:
-            weight.parameter.mul_(self.cells[weight.name].on(weight.parameter.device))
+            _mask_in_place(weight.parameter, self.cells[weight.name].on(weight.parameter.device))
 
 
-def _masked(parameter: Tensor, cell: MaskCell) -> Tensor:
-    return parameter * cell.on(parameter.device)
+View = Callable[[Tensor, Tensor], Tensor]  # (values, mask as a number) -> what the forward pass uses
+_PART = 1 << 19  # entries
+
+
+def _masked(values: Tensor, mask: Tensor) -> Tensor:
+    return values * mask
+
+
+def _mask_in_place(values: Tensor, mask: Tensor) -> None:
+    """``values *= mask``, part by part on a CPU, where a whole mask would first be turned into floats outside the cache."""
+    if values.device.type != "cpu" or not values.is_contiguous():
+        values.mul_(mask)
+        return
+    for part, its in zip(values.view(-1).split(_PART), mask.view(-1).split(_PART), strict=True):
+        part.mul_(its)
 
 
 class _StraightThroughFunction(torch.autograd.Function):
@@ -115,8 +128,8 @@ class _StraightThroughFunction(torch.autograd.Function):
         return grads[0], None
 
 
-def _straight_through(parameter: Tensor, cell: MaskCell) -> Tensor:
-    return _StraightThroughFunction.apply(parameter, cell.on(parameter.device))
+def _straight_through(values: Tensor, mask: Tensor) -> Tensor:
+    return _StraightThroughFunction.apply(values, mask)
 
 
 class Keep(Enforcement):
@@ -127,7 +140,7 @@ class Keep(Enforcement):
     calling the module (attention, tied heads) sees the masked weight too.
     """
 
-    view: Callable[[Tensor, MaskCell], Tensor] = staticmethod(_masked)
+    view: View = staticmethod(_masked)
 
     def check(self) -> None:
         """No module may be masked already, or insist on the parameter itself."""
@@ -185,9 +198,10 @@ def _refuse_masked(module: nn.Module, name: str) -> None:
                        "pruner.apply_to(copy)")  # fmt: skip
 
 
-def _property(attribute: str, view: Callable[[Tensor, MaskCell], Tensor]) -> property:
+def _property(attribute: str, view: View) -> property:
     def read(module: nn.Module) -> Tensor:
-        return view(module._parameters[attribute], module.__dict__[_CELLS][attribute])  # type: ignore[arg-type]
+        parameter: Any = module._parameters[attribute]
+        return view(parameter, module.__dict__[_CELLS][attribute].on(parameter.device))
 
     return property(read)
 
@@ -211,10 +225,10 @@ def _deepcopy(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
     return twin
 
 
-_classes: dict[tuple[type, tuple[str, ...], Callable[..., Tensor]], type] = {}
+_classes: dict[tuple[type, tuple[str, ...], View], type] = {}
 
 
-def _masked_class(base: type, attributes: tuple[str, ...], view: Callable[[Tensor, MaskCell], Tensor]) -> type:
+def _masked_class(base: type, attributes: tuple[str, ...], view: View) -> type:
     """The subclass of ``base`` whose ``attributes`` are masked; one for all modules alike."""
     key = (base, attributes, view)
     if key not in _classes:
@@ -224,8 +238,24 @@ def _masked_class(base: type, attributes: tuple[str, ...], view: Callable[[Tenso
                  "_replicate_for_data_parallel": _refuse_replicas}  # fmt: skip
         if issubclass(base, nn.RNNBase):
             body |= _recurrent_body(base)
+        if getattr(base, "forward", None) is nn.Embedding.forward and attributes == ("weight",):
+            body["forward"] = _embedding_forward(view)
         _classes[key] = type(base.__name__, (base,), body)
     return _classes[key]
+
+
+def _embedding_forward(view: View) -> Callable[[nn.Embedding, Tensor], Tensor]:
+    """Mask the rows that are looked up, where they are fewer than the table has: most of a large vocabulary is not touched."""
+
+    def forward(module: nn.Embedding, ids: Tensor) -> Tensor:
+        if ids.numel() >= module.num_embeddings:
+            return nn.Embedding.forward(module, ids)
+        table: Any = module._parameters["weight"]
+        mask = module.__dict__[_CELLS]["weight"].on(table.device)
+        rows = nn.functional.embedding(ids, table, module.padding_idx, scale_grad_by_freq=module.scale_grad_by_freq)
+        return view(rows, nn.functional.embedding(ids, mask))
+
+    return forward
 
 
 def _recurrent_body(base: type) -> dict[str, Any]:
