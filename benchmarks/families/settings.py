@@ -32,8 +32,8 @@ _SHORT = (
     replace(_MOBILENET, model="mobilenet-0.25", width=0.25, steps=350, lr=0.2, weight_decay=1e-4, every=20),
     replace(_LM, model="lstm-small", width=200, shape={**_LM.shape, "unroll": 20, "dropout": 0.0, "init": 0.1},
             steps=2_000, lr=5.0, decay={}, sparsities=(0.8, 0.9, 0.95), every=20, bfloat16=True),
-    replace(_GNMT, model="translator-128", width=128, shape={**_GNMT.shape, "layers": 2, "dropout": 0.0}, steps=1_800,
-            batch=64, lr=5e-3, smoothing=0.0, sparsities=(0.8, 0.9), every=20, bfloat16=True,
+    replace(_GNMT, model="translator-128", width=128, shape={**_GNMT.shape, "layers": 2, "dropout": 0.0}, steps=1_500,
+            batch=64, lr=2e-3, smoothing=0.0, sparsities=(0.8, 0.9), every=20, bfloat16=True,
             orders={"layerwise": (0.9,), "global": (0.9,)}),
 )  # fmt: skip
 SIZES = {"short": _SHORT, "card": _CARD}
