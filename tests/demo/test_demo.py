@@ -62,8 +62,10 @@ def test_the_promised_count_is_met_exactly(finished):
 def test_everything_promised_is_in_the_folder(finished):
     out = finished[0]
     assert not list(out.rglob("*.partial"))
-    assert {path.name for path in out.iterdir()} == {"best-sparse", "curves-dark.png", "curves.png", "index.html", "models",
-                                                     "recipe-gmp-0.9.yaml", "results.jsonl", "summary.json", "table.md"}  # fmt: skip
+    assert {path.name for path in out.iterdir()} == {
+        "best-sparse", "curves-dark.png", "curves.png", "index.html", "models", "recipe-gmp-0.9.yaml", "results.jsonl",
+        "summary.json", "table.md",
+    }  # fmt: skip
     assert Recipe.from_yaml(out / "recipe-gmp-0.9.yaml").sparsity == 0.9
     assert "| 90 % | sparse 90 % |" in (out / "table.md").read_text()
     page = (out / "index.html").read_text()
