@@ -41,7 +41,7 @@ def section(results_dir: Path = RESULTS, images: Path = IMAGES) -> str:
     Raises:
         BadInput: there are no results.
     """
-    files = sorted(Path(results_dir).glob("*.jsonl"))
+    files = sorted(Path(results_dir).glob("*.jsonl"), key=lambda path: path.stem)
     if not files:
         raise BadInput(f"no results in {str(results_dir)!r}: run python -m benchmarks.families.run first")
     return "\n".join([INTRODUCTION, *(_family(path, Path(images)) for path in files)])
@@ -51,8 +51,10 @@ def _family(path: Path, images: Path) -> str:
     models = by_model(results.read(path))
     first = next(iter(models.values()))[0]
     title = TITLES.get(first["family"], first["family"])
-    heading = f"### {title} ({first['size']} size)\n"
-    return "\n".join([heading, *(_model(model, records, images) for model, records in models.items())])
+    rest = path.stem.removeprefix(f"{first['family']}-{first['size']}").replace("-", " ").strip()
+    heading = f"### {title} ({first['size']} size{rest and ', '}{rest})\n"
+    drawn = {model: images / f"families-{path.stem}-{model}.png" for model in models}
+    return "\n".join([heading, *(_model(model, records, drawn[model]) for model, records in models.items())])
 
 
 def by_model(records: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -63,11 +65,10 @@ def by_model(records: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]
     return found
 
 
-def _model(model: str, records: list[dict[str, Any]], images: Path) -> str:
+def _model(model: str, records: list[dict[str, Any]], image: Path) -> str:
     first, found = records[0], points(records)
     pairs = [c for c in compared(found, first["better"]) if c.sparse.order == "all"]
     whole = large(found)
-    image = images / f"families-{model}-{first['size']}.png"
     draw(image, records)
     lines = [f"**{model}**: {_settings(records)}\n", f"![{first['metric']} against bytes](img/{image.name})\n",
              f"The large model, dense: {_value(whole)} {first['metric']} in {_size(whole.bytes)}.\n",

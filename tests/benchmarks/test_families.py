@@ -270,7 +270,7 @@ def test_page_says_what_the_numbers_say(tmp_path: Path) -> None:
     assert row in text
     assert "at 80 % the large sparse network is better; at 90 % the seeds disagree; the widest gap is +9.50 points" in text
     assert "steps 10 (for 100)" in text
-    assert (tmp_path / "img" / "families-resnet-8-short.png").stat().st_size > 1000
+    assert (tmp_path / "img" / "families-cifar-short-resnet-8.png").stat().st_size > 1000
     assert page.section(tmp_path, tmp_path / "img") == text
 
 
