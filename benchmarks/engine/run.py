@@ -16,6 +16,7 @@ import torch
 import secateurs as sc
 from benchmarks.engine.size import import_time, ranking, state
 from benchmarks.engine.step import TASKS, measure
+from secateurs.files import write_whole
 
 RESULTS = Path(__file__).parents[1] / "results" / "engine.json"
 
@@ -51,9 +52,7 @@ def _circumstances(threads: int) -> dict[str, Any]:
 
 def _write(path: Path, found: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".tmp")
-    beside.write_text(json.dumps(found, indent=1) + "\n")
-    beside.replace(path)
+    write_whole(path, (json.dumps(found, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

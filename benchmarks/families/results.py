@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from secateurs.files import write_whole
 
 __all__ = ["add", "read"]
 
@@ -22,6 +23,4 @@ def add(path: Path, record: Mapping[str, Any]) -> None:
     """Add ``record`` to ``path``, in the place of an earlier one of the same run."""
     records = [r for r in read(path) if r["run"] != record["run"]] + [dict(record)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".part")
-    beside.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
-    os.replace(beside, path)
+    write_whole(path, "".join(json.dumps(r) + "\n" for r in records).encode())

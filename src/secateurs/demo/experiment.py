@@ -19,6 +19,7 @@ from secateurs.demo.timing import measure_latency
 from secateurs.demo.workers import workers
 from secateurs.errors import BadInput
 from secateurs.extras import require
+from secateurs.files import write_whole
 from secateurs.formats.folder import replacing
 from secateurs.measure import narrowest
 from secateurs.report import Table, render_page
@@ -130,9 +131,7 @@ def _report(settings: Settings, rows: Rows, latency: Row, reload: tuple[bool, st
 
 def _write(files: dict[str, bytes], out: Path) -> None:
     for name, content in files.items():
-        beside = out / f"{name}.partial"
-        beside.write_bytes(content)
-        beside.replace(out / name)
+        write_whole(out / name, content)
 
 
 def _print(table: Table, sentences: Sequence[str], reload: tuple[bool, str], out: Path, console: Any) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from secateurs.errors import CorruptFile
+from secateurs.files import write_whole
 
 __all__ = ["Results"]
 
@@ -23,7 +24,7 @@ class Results:
         for number, line in enumerate(whole.splitlines(), 1):
             self._read(line, number)
         if rest:  # a line without its end: the write was cut short, its work is done again
-            _replace(path, whole + "\n" if whole else "")
+            write_whole(path, f"{whole}\n".encode() if whole else b"")
 
     def __contains__(self, id: str) -> bool:
         return id in self._rows
@@ -45,9 +46,3 @@ class Results:
             self._rows[row["id"]] = row
         except (ValueError, KeyError, TypeError) as error:
             raise CorruptFile(f"line {number} of {self._path} is not a result of the demo ({error!r})") from error
-
-
-def _replace(path: Path, text: str) -> None:
-    beside = path.with_name(path.name + ".partial")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
