@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
-from secateurs.measure import multiply_adds
+from secateurs.measure import multiply_adds, sizes
 
 
 def half(weight):
@@ -160,3 +161,45 @@ def test_the_model_is_left_as_it_was_by_a_failing_forward():
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         multiply_adds(model, torch.ones(1, 3))
     assert model.training and not model[0]._forward_hooks and torch.backends.mha.get_fastpath_enabled()
+
+
+NETS = {
+    "mlp": (lambda: nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 4)), (3, 12)),
+    "conv net": (
+        lambda: nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+                              nn.Conv2d(8, 8, 3, 2, groups=2), nn.Flatten(), nn.Linear(72, 5)),
+        (2, 3, 8, 8),
+    ),
+    "lstm": (lambda: nn.LSTM(6, 5, 2, bidirectional=True), (7, 2, 6)),
+    "encoder layer": (lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), (2, 5, 8)),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:TF32")
+@pytest.mark.parametrize("name", NETS)
+def test_dense_is_half_of_torchs_floating_point_operations(name):
+    build, shape = NETS[name]
+    model, example = build(), torch.randn(shape)
+    model.train()  # in evaluation mode a fused encoder layer hides its products from torch's counter
+    with torch.backends.mkldnn.flags(enabled=False), FlopCounterMode(display=False) as counter:  # whose LSTM is one operator
+        model(example)
+    found = multiply_adds(model, example)
+    assert found.dense == found.nonzero == counter.get_total_flops() / 2 > 0
+
+
+def test_theoretical_speedup_is_the_compression_ratio_of_an_mlp():
+    """ShrinkBench: an MLP uses each weight once for an example, so both ratios are one (without biases)."""
+    mlp, example = nn.Sequential(nn.Linear(12, 8, bias=False), nn.ReLU(), nn.Linear(8, 4, bias=False)), torch.ones(2, 12)
+    assert multiply_adds(mlp, example).theoretical_speedup == sizes(mlp).compression_ratio == 1
+    mlp[2].weight.data[:3] = 0
+    assert multiply_adds(mlp, example).theoretical_speedup == sizes(mlp).compression_ratio == (96 + 32) / (96 + 8)
+
+
+def test_theoretical_speedup_is_not_the_compression_ratio_of_a_conv_net():
+    """A convolution uses each weight once per position, so the share of its zeros weighs more than their number."""
+    net = nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.Flatten(), nn.Linear(144, 4, bias=False))
+    example = torch.ones(2, 1, 8, 8)
+    assert multiply_adds(net, example).theoretical_speedup == sizes(net).compression_ratio == 1
+    net[2].weight.data[:3] = 0
+    assert sizes(net).compression_ratio == (36 + 576) / (36 + 144)
+    assert multiply_adds(net, example).theoretical_speedup == (36 * 36 + 576) / (36 * 36 + 144)

@@ -1,10 +1,11 @@
-"""What a model costs and what it is worth: parameters, bytes, multiply-adds, latency, memory; accuracy, perplexity, BLEU."""
+"""What a model costs and what it is worth: parameters, bytes, multiply-adds, latency, memory; accuracy, perplexity, text."""
 
 from secateurs.measure.flops import Flops, LayerFlops, multiply_adds
 from secateurs.measure.latency import Latency, compare_latency, latency
 from secateurs.measure.memory import peak_memory
-from secateurs.measure.quality import accuracy, bleu, bleu_signature, perplexity
-from secateurs.measure.size import Sizes, narrowest, paper_bytes, payload_bytes, sizes
+from secateurs.measure.quality import accuracy, calibration_error, cross_entropy, perplexity
+from secateurs.measure.size import Sizes, narrowest, paper_bytes, payload_bytes, sizes, stored_bytes
+from secateurs.measure.words import bleu, bleu_signature, word_error_rate
 
 __all__ = [
     "Flops",
@@ -14,7 +15,9 @@ __all__ = [
     "accuracy",
     "bleu",
     "bleu_signature",
+    "calibration_error",
     "compare_latency",
+    "cross_entropy",
     "latency",
     "multiply_adds",
     "narrowest",
@@ -23,4 +26,6 @@ __all__ = [
     "peak_memory",
     "perplexity",
     "sizes",
+    "stored_bytes",
+    "word_error_rate",
 ]

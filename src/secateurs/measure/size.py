@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from secateurs.core.count import paper_bytes
 from secateurs.errors import BadInput
 
-__all__ = ["Sizes", "narrowest", "paper_bytes", "payload_bytes", "sizes"]
+__all__ = ["Sizes", "narrowest", "paper_bytes", "payload_bytes", "sizes", "stored_bytes"]
 
 Width = TypeVar("Width", int, float)
 
@@ -74,6 +74,15 @@ def payload_bytes(model: nn.Module) -> int:
     parameters = {id(value): value.nbytes for value in model.parameters()}
     buffers = {id(value): value.nbytes for value in _persistent_buffers(model)}
     return sum(parameters.values()) + sum(buffers.values())
+
+
+def stored_bytes(state: Mapping[str, Tensor]) -> int:
+    """Bytes of a state dict's tensors, each dense or as one bit per entry and its non-zero values, whichever is smaller.
+
+    A tensor with several names (a tied weight) counts once.
+    """
+    once = {(t.data_ptr(), t.shape) if t.numel() else name: t for name, t in state.items()}
+    return sum(min(t.nbytes, (t.numel() + 7) // 8 + t.element_size() * _nonzero(t)) for t in once.values())
 
 
 def narrowest(factory: Callable[[Width], nn.Module], widths: Iterable[Width], bytes: int) -> Width:
