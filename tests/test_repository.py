@@ -16,9 +16,10 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "secateurs"
 FLOORS = {
     "core": 1, "statistics": 2, "models": 2, "graph": 2, "measure": 2, "formats": 2, "runtime": 3, "planning": 3, "apply": 4,
-    "train": 5, "papers": 6, "tokens": 6, "samples": 6, "compare": 7, "report": 7, "demo": 8, "cli": 9,
+    "train": 5, "papers": 6, "tokens": 6, "samples": 6, "report": 7, "comparing": 8, "demo": 9,
+    "cli": 10,
 }  # fmt: skip
-FOR_ALL = {"errors", "extras", "files", "recipe", "registry", "version"}
+FOR_ALL = {"errors", "extras", "files", "recipe", "registry", "usercode", "version"}
 MOST_LINES = 400
 
 

@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from secateurs.core.count import check_sparsity
 from secateurs.errors import BadInput, near
 from secateurs.extras import require
 
-__all__ = ["Recipe"]
+__all__ = ["Recipe", "check_types", "read_mapping"]
+
+Kind = TypeVar("Kind")
 
 ENFORCEMENTS = ("keep", "overwrite", "straight-through")
 LISTS = ("include", "exclude", "types", "exempt")
@@ -115,31 +117,57 @@ class Recipe:
         Raises:
             BadInput: not readable, not YAML, an unknown key or a value of the wrong type.
         """
-        yaml, pydantic = require("yaml", "cli"), require("pydantic", "cli")
+        data = read_mapping(path, "recipe")
         try:
-            data = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_plain_numbers(yaml, yaml.SafeLoader))
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f"recipe {str(path)!r} cannot be read: {error}") from error
-        except yaml.YAMLError as error:
-            raise BadInput(f"recipe {str(path)!r} is not YAML: {error}") from error
-        if not isinstance(data, dict):
-            raise BadInput(f"recipe {str(path)!r} must be a mapping of keys to values, found {type(data).__name__}")
-        try:
-            cls.from_dict({key: None for key in data if key not in {f.name for f in dataclasses.fields(cls)}})
-            for key, value in data.items():
-                if isinstance(value, bool):
-                    raise BadInput(f"{key}: no key takes yes or no, true or false, on or off (found {value})")
-            single = {key: [data[key]] for key in LISTS if isinstance(data.get(key), str)}
-            return pydantic.TypeAdapter(cls).validate_python({**data, **single})
-        except pydantic.ValidationError as error:
-            raise BadInput(f"recipe {str(path)!r}: " + "; ".join(map(_row, error.errors()))) from error
+            return cls.typed(data)
         except BadInput as error:
             raise BadInput(f"recipe {str(path)!r}: {error}") from error
+
+    @classmethod
+    def typed(cls, data: Mapping[str, Any]) -> Recipe:
+        """:meth:`from_dict` that checks the type of every value too (with pydantic); a single name may stand for a list.
+
+        Raises:
+            BadInput: an unknown key or a value of the wrong type.
+        """
+        cls.from_dict({key: None for key in data if key not in {f.name for f in dataclasses.fields(cls)}})
+        for key, value in data.items():
+            if isinstance(value, bool):
+                raise BadInput(f"{key}: no key takes yes or no, true or false, on or off (found {value})")
+        single = {key: [data[key]] for key in LISTS if isinstance(data.get(key), str)}
+        return check_types(cls, {**data, **single})
 
     def to_yaml(self) -> str:
         """The text that :meth:`from_yaml` reads back to an equal recipe."""
         yaml = require("yaml", "cli")
         return yaml.dump(self.to_dict(), Dumper=_plain_numbers(yaml, yaml.SafeDumper), sort_keys=False)
+
+
+def read_mapping(path: str | Path, what: str) -> dict[Any, Any]:
+    """The mapping of a YAML file; ``what`` it is (``"recipe"``) is said in errors.
+
+    Raises:
+        BadInput: not readable, not YAML, or not a mapping.
+    """
+    yaml = require("yaml", "cli")
+    try:
+        data = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_plain_numbers(yaml, yaml.SafeLoader))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{what} {str(path)!r} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise BadInput(f"{what} {str(path)!r} is not YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise BadInput(f"{what} {str(path)!r} must be a mapping of keys to values, found {type(data).__name__}")
+    return data
+
+
+def check_types(kind: type[Kind], data: Mapping[str, Any]) -> Kind:
+    """A dataclass from plain data, with its types checked; :class:`BadInput` names every key that does not fit."""
+    pydantic = require("pydantic", "cli")
+    try:
+        return pydantic.TypeAdapter(kind).validate_python(data)
+    except pydantic.ValidationError as error:
+        raise BadInput("; ".join(map(_row, error.errors()))) from error
 
 
 def _words(name: str, value: Any) -> tuple[str, ...]:

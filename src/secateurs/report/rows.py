@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from secateurs.errors import BadInput, near
+from secateurs.extras import require
 
 __all__ = ["Metric", "Row", "Spread", "group", "paired", "spread", "verdict"]
 
@@ -35,6 +36,24 @@ class Spread:
         """Sample standard deviation (n - 1); 0.0 for a single value."""
         return statistics.stdev(self.values) if len(self.values) > 1 else 0.0
 
+    @property
+    def error(self) -> float | None:
+        """Standard error of the mean, ``deviation / sqrt(n)``; None for a single value, which says nothing of its error."""
+        return self.deviation / math.sqrt(len(self.values)) if len(self.values) > 1 else None
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float] | None:
+        """Student's t interval of the mean; None for fewer than three values, of which it would say next to nothing.
+
+        Raises:
+            MissingExtra: scipy is not installed.
+        """
+        n = len(self.values)
+        if n < 3:
+            return None
+        t = float(require("scipy.special", "compare").stdtrit(n - 1, (1 + confidence) / 2))
+        half = t * self.deviation / math.sqrt(n)
+        return self.mean - half, self.mean + half
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -49,6 +68,8 @@ class Metric:
     repeated: bool = True
     """Whether repetitions differ by chance; if so the sample standard deviation is shown behind the mean."""
     higher_is_better: bool = True
+    standard_error: bool = False
+    """Whether the standard error of the mean is shown in place of the deviation."""
 
     @property
     def heading(self) -> str:
@@ -68,7 +89,8 @@ class Metric:
         return f"{scaled:{sign},.{self.digits}f}"
 
     def _deviation(self, values: Spread) -> str:
-        return f" ± {self._number(values.deviation)}" if self.repeated and len(values.values) > 1 else ""
+        shown = values.error if self.standard_error else values.deviation
+        return f" ± {self._number(shown or 0.0)}" if self.repeated and len(values.values) > 1 else ""
 
 
 def group(rows: Iterable[Row], key: str = "label") -> dict[Any, list[Row]]:
