@@ -12,6 +12,7 @@ from secateurs.version import __version__
 
 if TYPE_CHECKING:
     from secateurs.apply import Verification, verify
+    from secateurs.comparing import compare
     from secateurs.formats import load, save
     from secateurs.models import declare, survey
     from secateurs.planning import Plan
@@ -25,6 +26,7 @@ _WHERE = {
     "Pruner": "secateurs.train",
     "Recipe": "secateurs.recipe",
     "Verification": "secateurs.apply",
+    "compare": "secateurs.comparing",
     "declare": "secateurs.models",
     "load": "secateurs.formats",
     "methods": "secateurs.registry",
@@ -36,7 +38,7 @@ _WHERE = {
 
 __all__ = [
     "Plan", "Pruned", "Pruner", "Recipe", "Verification", "__version__",
-    "declare", "load", "methods", "prune", "save", "survey", "verify",
+    "compare", "declare", "load", "methods", "prune", "save", "survey", "verify",
 ]  # fmt: skip
 
 

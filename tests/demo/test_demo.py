@@ -94,7 +94,7 @@ def test_what_is_finished_is_not_run_again_and_a_model_that_does_not_come_back_g
     def never(*_):
         raise AssertionError("a finished run was started again")
 
-    monkeypatch.setattr("secateurs.demo.workers.train", never)
+    monkeypatch.setattr("secateurs.demo.experiment.train", never)
     before = (out / "results.jsonl").read_text()
     code, printed = start(out)
     assert (code, (out / "results.jsonl").read_text()) == (3, before)

@@ -13,7 +13,7 @@ from secateurs.version import __version__
 
 __all__ = ["app"]
 
-KEPT, BROKEN = 0, 3
+KEPT, FAILED, BROKEN = 0, 1, 3
 
 app = typer.Typer(
     help="Prune PyTorch models, and prove it.",
@@ -23,6 +23,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+study = typer.Typer(help="Controlled studies of what pruning rests on.", no_args_is_help=True)
+app.add_typer(study, name="study")
 
 
 def _version(asked: bool) -> None:
@@ -137,3 +139,40 @@ def demo(out: flags.Out = Path("demo-out"), seeds: flags.Seeds = 3, quick: flags
     from secateurs.demo import run
 
     raise typer.Exit(run(out, seeds=seeds, quick=quick))
+
+
+@app.command(cls=Command)
+def compare(
+    recipe: flags.ComparisonFile, out: flags.ResultsOut = None, jobs: flags.Jobs = None, ray: flags.Ray = None,
+    list: flags.List = False, json: flags.Json = False,
+) -> None:  # fmt: skip
+    """Run every method of a recipe on every task, at every sparsity, with every seed; killed, the same command goes on.
+
+    Exit code 1 if a run failed; the others are finished and kept, and the next call tries it again.
+    """
+    from secateurs.cli.comparing import compare_recipe, list_runs
+
+    if list:
+        list_runs(recipe, out, json)
+    elif not compare_recipe(recipe, out, jobs, ray, json):
+        raise typer.Exit(FAILED)
+
+
+@app.command(cls=Command)
+def report(results: flags.Results, out: flags.ReportOut = None, json: flags.Json = False) -> None:
+    """Write a page, pictures and tables from the results of a comparison. Runs nothing that they name."""
+    from secateurs.cli import reporting
+
+    reporting.report(results, out, json)
+
+
+@study.command(cls=Command)
+def oracle(recipe: flags.Study, out: flags.Out = Path("oracle-out"), jobs: flags.Jobs = None, json: flags.Json = False) -> None:
+    """Do the filters whose removal costs least loss give the best model after retraining? Retrains many sets to see.
+
+    Exit code 1 if a retraining failed; the others are finished and kept, and the next call tries it again.
+    """
+    from secateurs.cli import studying
+
+    if not studying.oracle(recipe, out, jobs or 1, json):
+        raise typer.Exit(FAILED)

@@ -21,6 +21,10 @@ _FACTORY = "Builds the network of a plain module; found in the current folder to
 _FORMAT = "secateurs (sparse storage) or huggingface (dense, for from_pretrained)."
 _EXEMPT = "A named rule: first-conv, depthwise, gmp, last-linear, embedding. Repeatable."
 _ALLOCATION = "uniform, per-row, global, global-floor, er, erk, lamp or explicit (by --override)."
+_JOBS = "Runs at a time, each in a process of its own; 1 if nothing is said."
+_RAY = "Instead, run on the Ray cluster at this address; local starts one here."
+_RESULTS_OUT = "The folder for results, weights and masks; results/NAME if nothing is said."
+_REPORT_OUT = "The folder to write; report/ beside the results if nothing is said."
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help=_MODEL, show_default=False)]
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder that secateurs wrote.", show_default=False)]
@@ -51,6 +55,15 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a model sa
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.", **_where)]
 Seeds = Annotated[int, typer.Option(min=1, help="Repetitions with different random starts.", **_where)]
 Quick = Annotated[bool, typer.Option("--quick", help="A few steps: shows that it runs, not what it is worth.", **_where)]
+
+ComparisonFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A comparison as YAML.", show_default=False)]
+Results = Annotated[Path, typer.Argument(metavar="RESULTS", help="A results.jsonl, or the folder of one.", show_default=False)]
+Study = Annotated[Path, typer.Argument(metavar="RECIPE", help="A study as YAML.", show_default=False)]
+ResultsOut = Annotated[Path | None, typer.Option("--out", metavar="DIR", help=_RESULTS_OUT, show_default=False, **_where)]
+ReportOut = Annotated[Path | None, typer.Option("--out", metavar="DIR", help=_REPORT_OUT, show_default=False, **_where)]
+Jobs = Annotated[int | None, typer.Option(min=1, metavar="N", help=_JOBS, show_default=False)]
+Ray = Annotated[str | None, typer.Option(metavar="ADDRESS", help=_RAY, show_default=False)]
+List = Annotated[bool, typer.Option("--list", help="Say what would be run, and run nothing.")]
 
 
 def selection(include: Texts, exclude: Texts, types: Texts, exempt: Texts) -> dict[str, tuple[str, ...]]:

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -28,12 +29,12 @@ def show(table: report.Table) -> None:
     if not sys.stdout.isatty():
         print(table.plain())
         return
-    drawn = table.rich()
+    drawn = replace(table, caption="").rich()
     for column in drawn.columns:
         column.vertical = "top"
     for column in drawn.columns[: table.left]:
         column.min_width, column.overflow = None, "fold"
-    Console().print(drawn)
+    Console().print(drawn, *([Text(table.caption)] if table.caption else []))
 
 
 def facts(pairs: dict[str, str]) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from secateurs.comparing.workers import work
 from secateurs.demo import summary
 from secateurs.demo.board import Board
 from secateurs.demo.network import FULL, build
@@ -16,8 +18,8 @@ from secateurs.demo.reload import reload_in_new_process
 from secateurs.demo.results import Results
 from secateurs.demo.settings import Job, Settings, dense_jobs, full_and_sparse_jobs, recipe
 from secateurs.demo.timing import measure_latency
-from secateurs.demo.workers import workers
-from secateurs.errors import BadInput
+from secateurs.demo.training import Tell, failed, train
+from secateurs.errors import BadInput, SecateursError
 from secateurs.extras import require
 from secateurs.files import write_whole
 from secateurs.formats.folder import replacing
@@ -85,14 +87,14 @@ def _train_all(settings: Settings, results: Results, models: Path, count: int, c
     """The full and the sparse networks first: the files of the latter say how wide their dense rivals are."""
     first = full_and_sparse_jobs(settings)
     total = len(first) + settings.seeds * len(settings.sparsities)
-    with Board(console, total) as board, workers(count, board.tell) as start:
+    with Board(console, total) as board:
 
         def finish(jobs: Sequence[Job]) -> Rows:
             missing = [job for job in jobs if job.id not in results or not (models / job.name).is_dir()]
             for job in jobs:
                 if job not in missing:
                     board.done(results[job.id], skipped=True)
-            for row in start(missing, models):
+            for row in _carried_out(missing, models, count, board.tell):
                 results.add(row)
                 board.done(row)
             return [results[job.id] for job in jobs]
@@ -101,6 +103,15 @@ def _train_all(settings: Settings, results: Results, models: Path, count: int, c
         rows += finish(dense_jobs(settings, _rival_widths(settings, rows)))
     order = [f"{share * 100:g} %" for share in (0.0, *settings.sparsities)]
     return sorted(rows, key=lambda row: (order.index(row["point"]), row["method"] == "dense", row["seed"]))
+
+
+def _carried_out(jobs: Sequence[Job], models: Path, count: int, tell: Tell) -> Iterator[dict[str, Any]]:
+    """Rows as they come. One thread each, always: the bits of a result then do not depend on how many run at a time."""
+    with closing(work(jobs, models, execute=train, failed=failed, jobs=count, tell=tell, here=count == 1)) as rows:
+        for row in rows:
+            if "error" in row:
+                raise SecateursError(f"run {row['model']} failed: {row['error']}")
+            yield row
 
 
 def _rival_widths(settings: Settings, rows: Rows) -> list[int]:

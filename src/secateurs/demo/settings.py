@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -55,6 +55,7 @@ class Job:
     rate: float
     decay: float
     every: int
+    needs: ClassVar[tuple[str, ...]] = ()
 
     @property
     def method(self) -> str:

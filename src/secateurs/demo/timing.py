@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateurs.comparing.jobs import computing_with
 from secateurs.demo.data import digits
 from secateurs.demo.network import build
 from secateurs.demo.results import Results
-from secateurs.demo.workers import one_thread
 from secateurs.formats import load
 from secateurs.measure import compare_latency
 from secateurs.report import group
@@ -35,7 +35,7 @@ def measure_latency(rows: Sequence[Row], models: Path, results: Results, repeats
     if id not in results:
         images = digits().test.images[:_BATCH]
         calls = {label: _call(models / row["model"], row["width"], images) for label, row in firsts.items()}
-        with torch.no_grad(), one_thread():
+        with torch.no_grad(), computing_with(threads=1):
             timed = compare_latency(calls, repeats=repeats)
         medians = {label: time.median_s for label, time in timed.items()}
         spreads = {label: time.iqr_s for label, time in timed.items()}

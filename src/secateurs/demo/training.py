@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from secateurs.comparing.jobs import Tell
 from secateurs.demo.data import batches, digits
 from secateurs.demo.network import build, channels
 from secateurs.demo.settings import Job, recipe
@@ -19,10 +19,7 @@ from secateurs.formats import read_info, save
 from secateurs.measure import accuracy, sizes
 from secateurs.train import Pruner
 
-__all__ = ["Tell", "logits", "train"]
-
-Tell = Callable[[str, int, int], None]
-"""Called with the name of a run, its step and its number of steps."""
+__all__ = ["Tell", "failed", "logits", "train"]
 
 
 def train(job: Job, folder: Path, tell: Tell) -> dict[str, Any]:
@@ -45,6 +42,11 @@ def train(job: Job, folder: Path, tell: Tell) -> dict[str, Any]:
         model = pruner.finish()
     _store(model, pruner, folder / job.name)
     return _row(job, model, density, folder, time.perf_counter() - start)
+
+
+def failed(job: Job, error: BaseException, seconds: float) -> dict[str, Any]:
+    """Instead of a row: what went wrong."""
+    return {"model": job.name, "error": f"{type(error).__name__}: {error}", "seconds": seconds}
 
 
 def logits(model: nn.Module) -> Tensor:

@@ -1,0 +1,1 @@
+"""Studies: questions put to the premises of pruning, answered by many retrainings."""
