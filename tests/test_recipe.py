@@ -163,6 +163,7 @@ def test_what_a_call_cannot_say(said, says):
         ("- gmp", "must be a mapping of keys to values, found list"),
         ("", "must be a mapping of keys to values, found NoneType"),
         ("method: [", "is not YAML"),
+        ("method: gmp\nsparsity: 0.5\nsparsity: 0.9", "key 'sparsity' is given twice"),
         ("!!python/object/apply:os.getcwd []", "is not YAML"),  # never executed
     ],
 )

@@ -150,8 +150,9 @@ def read_mapping(path: str | Path, what: str) -> dict[Any, Any]:
         BadInput: not readable, not YAML, or not a mapping.
     """
     yaml = require("yaml", "cli")
+    loader = _no_doubles(yaml, _plain_numbers(yaml, yaml.SafeLoader))
     try:
-        data = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_plain_numbers(yaml, yaml.SafeLoader))
+        data = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=loader)
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{what} {str(path)!r} cannot be read: {error}") from error
     except yaml.YAMLError as error:
@@ -181,6 +182,21 @@ def _row(error: Mapping[str, Any]) -> str:
     """One of pydantic's findings; those of our own checks quote key and value themselves."""
     place = ".".join(map(str, error["loc"]))
     return f"{place}: {error['msg']} (found {error['input']!r})" if place else error["msg"].removeprefix("Value error, ")
+
+
+def _no_doubles(yaml: ModuleType, base: Any) -> type:
+    """``base`` that refuses a key given twice, of which YAML's own reader keeps the last without a word."""
+
+    class Loader(base):  # type: ignore[misc]
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            seen = set()
+            for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+                if key.tag != "tag:yaml.org,2002:merge" and key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is given twice", key.start_mark)
+                seen.add(key.value)
+            return super().construct_mapping(node, deep)
+
+    return Loader
 
 
 def _plain_numbers(yaml: ModuleType, base: type) -> type:
