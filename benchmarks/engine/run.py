@@ -5,18 +5,15 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import os
-import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import secateurs as sc
+from benchmarks.circumstances import circumstances, written
 from benchmarks.engine.size import import_time, ranking, state
 from benchmarks.engine.step import TASKS, measure
-from secateurs.files import write_whole
 
 RESULTS = Path(__file__).parents[1] / "results" / "engine.json"
 
@@ -30,9 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
     parts |= {f"step {task}": functools.partial(measure, task, said.steps) for task in TASKS}
     for name in said.only or parts:
         print(f"{name} ...", flush=True)
-        found[name] = {**parts[name](), **_circumstances(said.threads)}
+        found[name] = {**parts[name](), **circumstances()}
         print(json.dumps(found[name], indent=1), flush=True)
-        _write(said.out, found)
+        written(said.out, found)
     return 0
 
 
@@ -43,16 +40,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=300, help="training steps per loop")
     parser.add_argument("--only", nargs="*", help="parts to measure")
     return parser
-
-
-def _circumstances(threads: int) -> dict[str, Any]:
-    return {"threads": threads, "cpus": os.cpu_count(), "load": os.getloadavg()[0], "torch": torch.__version__,
-            "python": platform.python_version(), "secateurs": sc.__version__}  # fmt: skip
-
-
-def _write(path: Path, found: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, (json.dumps(found, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import secateurs as sc
-from benchmarks.families.nets.wordlm import WordLM
+from benchmarks.nets.wordlm import WordLM
 
 __all__ = ["import_time", "ranking", "state"]
 

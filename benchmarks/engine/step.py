@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.utils import prune as torch_prune
 
 import secateurs as sc
-from benchmarks.families.nets.resnet import ResNet
-from benchmarks.families.nets.wordlm import WordLM
+from benchmarks.nets.resnet import ResNet
+from benchmarks.nets.wordlm import WordLM
 
 __all__ = ["TASKS", "measure"]
 

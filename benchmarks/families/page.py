@@ -43,7 +43,7 @@ def section(results_dir: Path = RESULTS, images: Path = IMAGES) -> str:
     """
     files = sorted(Path(results_dir).glob("*.jsonl"), key=lambda path: path.stem)
     if not files:
-        raise BadInput(f"no results in {str(results_dir)!r}: run python -m benchmarks.families.run first")
+        raise BadInput(f"no results in {str(results_dir)!r}: the records of the families are part of the repository")
     return "\n".join([INTRODUCTION, *(_family(path, Path(images)) for path in files)])
 
 

@@ -187,7 +187,7 @@ def _row(error: Mapping[str, Any]) -> str:
 def _no_doubles(yaml: ModuleType, base: Any) -> type:
     """``base`` that refuses a key given twice, of which YAML's own reader keeps the last without a word."""
 
-    class Loader(base):  # type: ignore[misc]
+    class Loader(base):
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             seen = set()
             for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():

@@ -11,7 +11,7 @@ State = tuple[Tensor, Tensor]
 
 
 class WordLM(nn.Module):
-    """Word ids ``[time, batch]`` and the state before them to logits ``[time, batch, words]`` and the state behind them."""
+    """Word ids ``[time, batch]`` and the state before (none: zeros) to logits ``[time, batch, words]`` and the state behind."""
 
     def __init__(self, width: int = 200, words: int = 10_000, layers: int = 2, dropout: float = 0.0, init: float = 0.1):
         super().__init__()
@@ -30,6 +30,6 @@ class WordLM(nn.Module):
         zeros = torch.zeros(self.lstm.num_layers, batch, self.lstm.hidden_size)
         return zeros, zeros.clone()
 
-    def forward(self, words: Tensor, state: State) -> tuple[Tensor, State]:
-        hidden, state = self.lstm(self.dropout(self.embedding(words)), state)
-        return self.softmax(self.dropout(hidden)), state
+    def forward(self, words: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        hidden, after = self.lstm(self.dropout(self.embedding(words)), state)
+        return self.softmax(self.dropout(hidden)), after

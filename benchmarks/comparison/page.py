@@ -1,0 +1,59 @@
+"""The fair comparison as a section of the results page: every sentence and number from ``benchmarks/results/fair``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from secateurs.comparing.outcome import Outcome
+from secateurs.comparing.page import stills
+from secateurs.comparing.points import TaskResults
+from secateurs.comparing.sentences import findings, how, opening
+from secateurs.comparing.tables import quality_table
+from secateurs.errors import BadInput
+from secateurs.files import write_whole
+
+__all__ = ["section"]
+
+ROOT = Path(__file__).parents[2]
+RESULTS, IMAGES = ROOT / "benchmarks" / "results" / "fair" / "results.jsonl", ROOT / "docs" / "img"
+
+INTRODUCTION = """\
+## Methods compared
+
+Pruned models beside what is easily left out of such tables: random pruning, a dense network of the same size, the dense model
+trained on for as many steps, and the pruned shape trained from new weights (Scratch-E for the whole budget of steps, Scratch-B
+for as much compute, at most twice the steps; Liu et al. 2019). Every run of a seed begins with the same dense model, unless it
+begins with random weights, and sees the same batches.
+"""
+
+
+def section(results: Path = RESULTS, images: Path = IMAGES) -> str:
+    """The section as Markdown; writes a picture per task to ``images``.
+
+    Raises:
+        BadInput: there are no results.
+    """
+    if not Path(results).is_file():
+        raise BadInput(f"no results in {str(results)!r}: run secateurs compare benchmarks/recipes/fair.yaml first")
+    outcome = Outcome.read(results)
+    images.mkdir(parents=True, exist_ok=True)
+    parts = [INTRODUCTION, f"{opening(outcome.gathered)}\n", *_warned(outcome)]
+    for task, (name, picture) in zip(outcome.gathered.tasks, stills(outcome.gathered).items(), strict=True):
+        path = images / f"{outcome.name}-{name}".replace(" ", "-")
+        write_whole(path, picture)
+        parts.append(_task(task, path.name))
+    return "\n".join([*parts, "How it was run:\n", _bullets(how(outcome.gathered))])
+
+
+def _warned(outcome: Outcome) -> list[str]:
+    warnings = [*outcome.warnings, *outcome.fairness()]
+    return ["Before you compare:\n", _bullets(warnings)] if warnings else []
+
+
+def _task(task: TaskResults, picture: str) -> str:
+    image = f"![{task.metric.title} against density and bytes](img/{picture})\n"
+    return "\n".join([f"### {task.name}\n", image, _bullets(findings(task)), quality_table([task]).markdown()])
+
+
+def _bullets(sentences: list[str]) -> str:
+    return "".join(f"- {sentence}\n" for sentence in sentences)
