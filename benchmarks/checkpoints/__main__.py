@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from secateurs.comparing.execute import execute
-from secateurs.comparing.recipe import task_from
+from secateurs.comparing.recipes.recipe import task_from
+from secateurs.comparing.running.execute import execute
 from secateurs.comparing.spec import Arm, Run
 from secateurs.errors import BadInput
 from secateurs.extras import require

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from secateurs.comparing.outcome import Outcome
-from secateurs.comparing.page import stills
-from secateurs.comparing.points import TaskResults
-from secateurs.comparing.sentences import findings, how, opening
-from secateurs.comparing.tables import quality_table
+from secateurs.comparing.reporting.page import stills
+from secateurs.comparing.reporting.points import TaskResults
+from secateurs.comparing.reporting.sentences import findings, how, opening
+from secateurs.comparing.reporting.tables import quality_table
 from secateurs.errors import BadInput
 from secateurs.files import write_whole
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 import secateurs as sc
 from benchmarks.tasks import cifar, mnist
-from secateurs.comparing.data import wrap
-from secateurs.comparing.execute import execute
 from secateurs.comparing.metrics import METRICS
+from secateurs.comparing.running.data import wrap
+from secateurs.comparing.running.execute import execute
 from secateurs.comparing.spec import Arm, Optimizer, Point, Run, Task
 
 __all__ = ["TASKS", "overhead"]

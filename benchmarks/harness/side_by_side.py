@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.overhead import EVERY, SPARSITY, TASKS
-from secateurs.comparing.execute import execute, failed
+from secateurs.comparing.processes.workers import work
+from secateurs.comparing.running.execute import execute, failed
 from secateurs.comparing.spec import Arm, Point, Run
-from secateurs.comparing.workers import work
 
 __all__ = ["side_by_side"]
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from benchmarks.nets.wordlm import WordLM
 from benchmarks.tasks.reading import columns, kept
-from secateurs.comparing.data import Split
-from secateurs.comparing.training import Training
+from secateurs.comparing.running.data import Split
+from secateurs.comparing.running.training import Training
 
 __all__ = ["Text", "data", "perplexity", "train", "vocabulary", "wordlm"]
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from benchmarks.nets.translator import Translator
 from benchmarks.tasks.reading import CACHE, beside, columns, kept
-from secateurs.comparing.data import Split
-from secateurs.comparing.training import Training
+from secateurs.comparing.running.data import Split
+from secateurs.comparing.running.training import Training
 
 __all__ = ["Pairs", "batches", "bleu", "data", "train", "translator"]
 

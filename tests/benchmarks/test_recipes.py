@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from secateurs.comparing import grid, recipe
+from secateurs.comparing.recipes import grid, recipe
+from secateurs.comparing.running.task import ready
 from secateurs.comparing.spec import Comparison
 from secateurs.comparing.studies import recipe as oracle
-from secateurs.comparing.task import ready
 
 RECIPES = Path(__file__).parents[2] / "benchmarks" / "recipes"
 COMPARISONS = sorted(path.stem for path in RECIPES.glob("*.yaml") if not path.stem.startswith("oracle-"))
@@ -51,7 +51,7 @@ def test_fair_compares_what_it_says() -> None:
 
 
 def test_stored_model_fits_its_task() -> None:
-    from secateurs.comparing.artefacts import fill
+    from secateurs.comparing.running.artefacts import fill
 
     task = _read("fair").tasks[1]
     assert task.dense and task.dense.checkpoint

@@ -19,9 +19,9 @@ from benchmarks.nets.resnet import ResNet
 from benchmarks.nets.translator import Translator
 from benchmarks.nets.wordlm import WordLM
 from benchmarks.tasks import cifar, digits, language, mnist, pictures, reading, translation
-from secateurs.comparing.data import Split
+from secateurs.comparing.running.data import Split
+from secateurs.comparing.running.training import Training
 from secateurs.comparing.spec import Optimizer
-from secateurs.comparing.training import Training
 
 DATA = os.environ.get("SECATEURS_DATA")
 
@@ -161,7 +161,7 @@ def _trained(train: Any, model: torch.nn.Module, source: Any, batch: int, **stop
 
 @pytest.mark.parametrize("kind", ["language", "translation"])
 def test_own_training_goes_on_to_the_same_bits_after_a_kill(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("secateurs.comparing.training.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("secateurs.comparing.running.training.SAVE_SECONDS", 0.0)
     train: Any = language.train if kind == "language" else translation.train
     text = language.Text(np.random.default_rng(0).integers(0, 9, 70), 4)  # comes round to its beginning within nine steps
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from secateurs.comparing.data import Split
 from secateurs.comparing.metrics import METRICS
+from secateurs.comparing.running.data import Split
 from secateurs.errors import BadInput
 from secateurs.measure import accuracy, calibration_error, cross_entropy, perplexity, word_error_rate
 

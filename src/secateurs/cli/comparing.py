@@ -10,10 +10,10 @@ import typer
 from rich.console import Console
 
 from secateurs.cli.showing import dump, show
-from secateurs.comparing import grid
-from secateurs.comparing.board import label
 from secateurs.comparing.harness import compare, comparison_from, folder_for, planned
 from secateurs.comparing.outcome import RESULTS, Outcome
+from secateurs.comparing.processes.board import label
+from secateurs.comparing.recipes import grid
 from secateurs.comparing.store import read_rows
 from secateurs.report import Table
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from secateurs.comparing.harness import compare
     from secateurs.comparing.outcome import Outcome
-    from secateurs.comparing.recipe import from_dict, read
+    from secateurs.comparing.recipes.recipe import from_dict, read
     from secateurs.comparing.spec import Arm, Comparison, Dense, Optimizer, Point, Run, Task
 
 _WHERE = {
     **dict.fromkeys(("Arm", "Comparison", "Dense", "Optimizer", "Point", "Run", "Task"), "spec"),
-    **dict.fromkeys(("from_dict", "read"), "recipe"),
+    **dict.fromkeys(("from_dict", "read"), "recipes.recipe"),
     "Outcome": "outcome",
     "compare": "harness",
 }

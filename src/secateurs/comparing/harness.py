@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from secateurs.comparing import grid
-from secateurs.comparing.board import Board
-from secateurs.comparing.execute import execute, failed, stored
-from secateurs.comparing.jobs import Row, Rows
 from secateurs.comparing.outcome import LAST, RESULTS, Outcome
-from secateurs.comparing.recipe import from_dict, read
+from secateurs.comparing.processes.board import Board
+from secateurs.comparing.processes.jobs import Row, Rows
+from secateurs.comparing.processes.workers import work
+from secateurs.comparing.recipes import grid
+from secateurs.comparing.recipes.recipe import from_dict, read
+from secateurs.comparing.running.execute import execute, failed, stored
+from secateurs.comparing.running.task import ready
 from secateurs.comparing.spec import Comparison, Run
 from secateurs.comparing.store import Results
-from secateurs.comparing.task import ready
-from secateurs.comparing.workers import work
 from secateurs.errors import BadInput
 from secateurs.extras import require
 from secateurs.files import write_whole
@@ -44,7 +44,7 @@ def compare(
         out: folder for results, weights and masks; by default ``results/`` and the comparison's name.
         jobs: runs at a time, each in a process of its own; 1 by default.
         ray: instead: address of a Ray cluster, which runs as many as it has CPUs for, or ``"local"``; see
-            :func:`secateurs.comparing.on_ray.work_on_ray` for what the nodes must share.
+            :func:`secateurs.comparing.processes.on_ray.work_on_ray` for what the nodes must share.
         console: a ``rich.console.Console`` for the progress; standard error by default.
 
     Raises:
@@ -117,7 +117,7 @@ class _Means:
         """The row of each run as it comes."""
         if self.ray is None:
             return work(runs, folder, jobs=self.jobs, group=_task_name, **self._common(board))
-        from secateurs.comparing.on_ray import work_on_ray
+        from secateurs.comparing.processes.on_ray import work_on_ray
 
         return work_on_ray(runs, folder, address=self.ray, **self._common(board))
 

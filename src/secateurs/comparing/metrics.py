@@ -24,9 +24,9 @@ class Metric:
     """A number that says what a model is worth on a split of the data.
 
     ``measure(model, split)`` runs the model in evaluation mode without gradients and leaves it as it was. A split has
-    ``batches(size)``, a :class:`secateurs.comparing.data.Split`. The metrics of text, ``bleu`` and ``word-error-rate``, want
-    the task's own split object to decode besides: its ``texts(model)`` returns ``(hypotheses, references)``, two lists of as
-    many sentences (for ``bleu`` the references may be several such lists); how a model generates is the task's own affair.
+    ``batches(size)``, a :class:`secateurs.comparing.running.data.Split`. The metrics of text, ``bleu`` and ``word-error-rate``,
+    want the task's own split object to decode besides: its ``texts(model)`` returns ``(hypotheses, references)``, two lists of
+    as many sentences (for ``bleu`` the references may be several such lists); how a model generates is the task's own affair.
     """
 
     name: str

@@ -10,10 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from secateurs.comparing.fairness import PASSED, WARNING, Finding, check
-from secateurs.comparing.points import Gathered, gather, newest
+from secateurs.comparing.reporting.fairness import PASSED, WARNING, Finding, check
+from secateurs.comparing.reporting.points import Gathered, gather, newest
+from secateurs.comparing.reporting.tables import layers_table, pairs_table, quality_table, records, summary_table, times_table
 from secateurs.comparing.store import read_rows
-from secateurs.comparing.tables import layers_table, pairs_table, quality_table, records, summary_table, times_table
 from secateurs.errors import BadInput, MissingExtra
 from secateurs.files import write_whole
 from secateurs.report.rows import Row
@@ -133,7 +133,7 @@ class Outcome:
             MissingExtra: plotly, matplotlib or jinja2 is not installed.
             BadInput: there is no finished run, or ``folder`` is a file.
         """
-        from secateurs.comparing.page import render, stills
+        from secateurs.comparing.reporting.page import render, stills
 
         if not self.gathered.tasks:
             failed = f"; {len(self.failures)} failed" if self.failures else ""

@@ -87,7 +87,7 @@ class Task:
     direction: str | None = None
     """``higher`` or ``lower`` is better; must be said for a metric of one's own."""
     train: Named = "built-in"
-    """The supervised loop, or a function that takes a :class:`secateurs.comparing.training.Training`."""
+    """The supervised loop, or a function that takes a :class:`secateurs.comparing.running.training.Training`."""
     batch: int = 64
     transform: Named | None = None
     """Applied to a training batch, seeded by the run and the step: augmentation."""

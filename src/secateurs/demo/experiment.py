@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from secateurs.comparing.workers import work
+from secateurs.comparing.processes.workers import work
 from secateurs.demo import summary
 from secateurs.demo.board import Board
 from secateurs.demo.network import FULL, build

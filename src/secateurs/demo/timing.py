@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateurs.comparing.jobs import computing_with
+from secateurs.comparing.processes.jobs import computing_with
 from secateurs.demo.data import digits
 from secateurs.demo.network import build
 from secateurs.demo.results import Results

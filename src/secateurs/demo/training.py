@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from secateurs.comparing.jobs import Tell
+from secateurs.comparing.processes.jobs import Tell
 from secateurs.demo.data import batches, digits
 from secateurs.demo.network import build, channels
 from secateurs.demo.settings import Job, recipe

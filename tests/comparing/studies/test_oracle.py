@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from secateurs.comparing.randomness import mixed
+from secateurs.comparing.running.randomness import mixed
+from secateurs.comparing.running.task import ready
 from secateurs.comparing.studies import oracle, retraining
 from secateurs.comparing.studies.oracle import carry_out, planned, study_oracle
 from secateurs.comparing.studies.outcome import OracleOutcome
 from secateurs.comparing.studies.recipe import from_dict
 from secateurs.comparing.studies.retraining import mean_loss
-from secateurs.comparing.task import ready
 from secateurs.errors import BadInput, NotFinite
 
 pytest.importorskip("scipy")
@@ -123,7 +123,7 @@ def test_sets_of_a_repeat_see_the_same_batches(recipe, tmp_path, monkeypatch):
 
 
 def test_killed_at_any_step_and_resumed_to_the_same_row(recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr("secateurs.comparing.training.SAVE_SECONDS", -1.0)  # a checkpoint after every step
+    monkeypatch.setattr("secateurs.comparing.running.training.SAVE_SECONDS", -1.0)  # a checkpoint after every step
     start, job, *_ = planned(from_dict(recipe))
     carry_out(start, tmp_path, lambda *_: None)
     whole = carry_out(job, tmp_path, lambda *_: None)

@@ -7,9 +7,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from secateurs.comparing import board as boards
-from secateurs.comparing import execute, grid
-from secateurs.comparing.jobs import Row, Tell
+from secateurs.comparing.processes import board as boards
+from secateurs.comparing.processes.jobs import Row, Tell
+from secateurs.comparing.processes.workers import work
+from secateurs.comparing.recipes import grid
+from secateurs.comparing.running import execute
+from secateurs.comparing.running.task import ready
 from secateurs.comparing.spec import Run
 from secateurs.comparing.store import Results
 from secateurs.comparing.studies import recipe as recipes
@@ -18,8 +21,6 @@ from secateurs.comparing.studies.filters import find_filters
 from secateurs.comparing.studies.outcome import RESULTS, OracleOutcome, kept_text
 from secateurs.comparing.studies.sets import kept_sets
 from secateurs.comparing.studies.spec import STUDY, OracleStudy, Retraining
-from secateurs.comparing.task import ready
-from secateurs.comparing.workers import work
 from secateurs.errors import BadInput
 from secateurs.extras import require
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from secateurs.comparing.reporting.words import count
 from secateurs.comparing.store import read_rows
 from secateurs.comparing.studies.correlation import Anomaly, Correlation, anomaly, correlations
 from secateurs.comparing.studies.spec import STUDY
-from secateurs.comparing.words import count
 from secateurs.errors import BadInput
 from secateurs.report import Table
 from secateurs.report.rows import Metric, Spread

@@ -6,10 +6,10 @@ import json
 import statistics
 from pathlib import Path
 
+from secateurs.comparing.reporting.words import count, listed
 from secateurs.comparing.studies.outcome import TAU, OracleOutcome, P, kept_text
 from secateurs.comparing.studies.published import SOURCE, published_table
 from secateurs.comparing.studies.scatter import scatter_png
-from secateurs.comparing.words import count, listed
 from secateurs.files import write_whole
 from secateurs.report import Figure, Page, Section, render_page
 from secateurs.report.rows import Spread

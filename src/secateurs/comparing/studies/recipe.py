@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from secateurs.comparing.recipe import task_from
+from secateurs.comparing.recipes.recipe import task_from
+from secateurs.comparing.recipes.values import known_keys, placed
 from secateurs.comparing.studies.filters import Layers
 from secateurs.comparing.studies.spec import OracleStudy
-from secateurs.comparing.values import known_keys, placed
 from secateurs.core.count import check_sparsity
 from secateurs.errors import BadInput
 from secateurs.recipe import read_mapping

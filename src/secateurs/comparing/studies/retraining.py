@@ -11,19 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from secateurs.comparing.artefacts import Artefacts
-from secateurs.comparing.data import Split, split_of
-from secateurs.comparing.execute import device_here, take_steps
-from secateurs.comparing.jobs import Tell, computing_with
 from secateurs.comparing.metrics import TOGETHER
-from secateurs.comparing.randomness import mixed, own_randomness
-from secateurs.comparing.record import error_of, versions
+from secateurs.comparing.processes.jobs import Tell, computing_with
+from secateurs.comparing.running.artefacts import Artefacts
+from secateurs.comparing.running.data import Split, split_of
+from secateurs.comparing.running.execute import device_here, take_steps
+from secateurs.comparing.running.randomness import mixed, own_randomness
+from secateurs.comparing.running.record import error_of, versions
+from secateurs.comparing.running.task import Ready, ready
+from secateurs.comparing.running.training import Training
 from secateurs.comparing.spec import SCHEMA
 from secateurs.comparing.studies.filters import Filters, find_filters, plan_of
 from secateurs.comparing.studies.sets import population
 from secateurs.comparing.studies.spec import STUDY, Retraining
-from secateurs.comparing.task import Ready, ready
-from secateurs.comparing.training import Training
 from secateurs.errors import BadInput, NotFinite
 from secateurs.measure.mode import evaluating
 from secateurs.train import Held

@@ -53,7 +53,7 @@ class OracleStudy:
 
 @dataclass(frozen=True)
 class Retraining:
-    """One retraining: a :class:`secateurs.comparing.waiting.Job`."""
+    """One retraining: a :class:`secateurs.comparing.processes.waiting.Job`."""
 
     study: str
     task: Task

@@ -1,0 +1,1 @@
+"""What came out, as points, findings, tables, charts and a page."""
