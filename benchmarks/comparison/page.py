@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from secateurs.comparing.outcome import Outcome
-from secateurs.comparing.reporting.page import stills
+from secateurs.comparing.reporting.page import render, stills
 from secateurs.comparing.reporting.points import TaskResults
 from secateurs.comparing.reporting.sentences import findings, how, opening
 from secateurs.comparing.reporting.tables import quality_table
@@ -16,6 +16,7 @@ __all__ = ["section"]
 
 ROOT = Path(__file__).parents[2]
 RESULTS, IMAGES = ROOT / "benchmarks" / "results" / "fair" / "results.jsonl", ROOT / "docs" / "img"
+PAGES = ROOT / "docs" / "pages"
 
 INTRODUCTION = """\
 ## Methods compared
@@ -26,9 +27,11 @@ for as much compute, at most twice the steps; Liu et al. 2019). Every run of a s
 begins with random weights, and sees the same batches.
 """
 
+WHOLE = "The [whole report](pages/{}) has every pair of arms, layer and time; it is a file to download and open."
 
-def section(results: Path = RESULTS, images: Path = IMAGES) -> str:
-    """The section as Markdown; writes a picture per task to ``images``.
+
+def section(results: Path = RESULTS, images: Path = IMAGES, pages: Path = PAGES) -> str:
+    """The section as Markdown; writes a picture per task to ``images``, and the whole report to ``pages``.
 
     Raises:
         BadInput: there are no results.
@@ -36,8 +39,11 @@ def section(results: Path = RESULTS, images: Path = IMAGES) -> str:
     if not Path(results).is_file():
         raise BadInput(f"no results in {str(results)!r}: run secateurs compare benchmarks/recipes/fair.yaml first")
     outcome = Outcome.read(results)
-    images.mkdir(parents=True, exist_ok=True)
-    parts = [INTRODUCTION, f"{opening(outcome.gathered)}\n", *_warned(outcome)]
+    for folder in (images, pages):
+        folder.mkdir(parents=True, exist_ok=True)
+    page = pages / f"{outcome.name}.html".replace(" ", "-")
+    write_whole(page, render(outcome).encode())
+    parts = [INTRODUCTION, f"{opening(outcome.gathered)} {WHOLE.format(page.name)}\n", *_warned(outcome)]
     for task, (name, picture) in zip(outcome.gathered.tasks, stills(outcome.gathered).items(), strict=True):
         path = images / f"{outcome.name}-{name}".replace(" ", "-")
         write_whole(path, picture)

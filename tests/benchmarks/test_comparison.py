@@ -23,12 +23,13 @@ def _write(path: Path, found: Iterable[Any]) -> None:
 
 def test_comparison_has_a_picture_findings_and_a_table_per_task(tmp_path: Path) -> None:
     _write(tmp_path / "results.jsonl", rows(tasks=("digits", "letters")))
-    said = page.section(tmp_path / "results.jsonl", tmp_path / "img")
+    said = page.section(tmp_path / "results.jsonl", tmp_path / "img", tmp_path / "pages")
     pictures = [f"made-up-{task}.png" for task in ("digits", "letters")]
     assert sorted(path.name for path in (tmp_path / "img").iterdir()) == pictures
     assert all(f"(img/{name})" in said for name in pictures) and "### digits\n" in said
     assert "'gmp' has the highest mean" in said and "| gmp | 93.10 ± 0.06 |" in said and "Before you compare:" in said
-    assert page.section(tmp_path / "results.jsonl", tmp_path / "img") == said
+    assert page.section(tmp_path / "results.jsonl", tmp_path / "img", tmp_path / "pages") == said
+    assert "<html" in (tmp_path / "pages" / "made-up.html").read_text(encoding="utf-8")
 
 
 def test_studies_have_a_picture_a_verdict_and_the_published_numbers(tmp_path: Path) -> None:
@@ -41,6 +42,6 @@ def test_studies_have_a_picture_a_verdict_and_the_published_numbers(tmp_path: Pa
 
 def test_sections_without_results_say_so(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"benchmarks/recipes/fair\.yaml"):
-        page.section(tmp_path / "results.jsonl", tmp_path)
+        page.section(tmp_path / "results.jsonl", tmp_path, tmp_path)
     with pytest.raises(ValueError, match="no oracle study"):
         oracle.section(tmp_path, tmp_path)

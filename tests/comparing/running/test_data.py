@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from secateurs.comparing.running.data import Split, shares_examples, wrap
-from secateurs.comparing.running.randomness import batch_at, mixed, own_randomness, seed_all
+from secateurs.comparing.running.randomness import batch_at, mixed, own_randomness, seed_all, step_seed
 from secateurs.errors import BadInput
 
 X, Y = torch.randn(10, 3, generator=torch.Generator().manual_seed(0)), torch.arange(10)
@@ -73,6 +73,12 @@ def test_seeds_differ_by_step_and_purpose_and_the_callers_randomness_comes_back(
         assert torch.equal(drawn, torch.rand(2, generator=torch.Generator().manual_seed(7)))
         np.random.rand(5)
     assert torch.equal(torch.get_rng_state(), state) and (np.random.get_state()[1] == numbers).all()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**32 - 1, 2**32, 2**40])
+def test_the_quick_way_to_a_steps_seed_is_the_same_seed(seed):
+    for step in (0, 1, 1023, 1024, 99_999, 2**32 - 1):
+        assert step_seed(seed, step) == mixed(seed, step)
 
 
 def far(n: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -52,7 +53,7 @@ def supervised(
         if transform is not None:
             batch = transform(batch)
         optimizer.zero_grad()
-        with torch.autocast(split.device.type, torch.bfloat16, enabled=training.autocast):
+        with torch.autocast(split.device.type, torch.bfloat16) if training.autocast else nullcontext():
             value = loss(training.model, batch)
         value.backward()
         training.clip()

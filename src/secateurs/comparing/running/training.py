@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.comparing.running.optimizers import make_optimizer, rate_at
-from secateurs.comparing.running.randomness import mixed, seed_all
+from secateurs.comparing.running.randomness import seed_all, step_seed
 from secateurs.comparing.spec import Optimizer
 from secateurs.errors import BadInput, CorruptFile, NotFinite
 from secateurs.files import write_whole
@@ -127,7 +127,7 @@ class Training:
         self.model.train()
         while self._step < self.steps:
             step = self._step
-            seed_all(mixed(self.seed, self.first + step))
+            seed_all(step_seed(self.seed, self.first + step))
             for group, lr in zip(self._optimizer.param_groups, self._rates, strict=True):
                 group["lr"] = rate_at(lr, self.settings, step, self.steps)
             yield self.first + step
