@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ def _seeds(seed: int, block: int) -> list[int]:
     multiply_a, multiply_b = 0x931E8875, 0x58F38DED
     constant = 0x43B0D7E5
 
-    def hashed(word: np.ndarray) -> np.ndarray:
+    def hashed(word: Any) -> Any:
         nonlocal constant
         word = word ^ np.uint32(constant)
         constant = constant * multiply_a % 2**32
