@@ -67,6 +67,17 @@ def test_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert names["check"].ok
 
 
+def test_language_page() -> None:
+    pytest.importorskip("transformers")
+    from tests.models.families import family
+
+    ids = torch.randint(3, 48, (8, 6))
+    names = execute("docs/language.md", {"model": family("llama", torch.float32), "ids": ids})
+    assert names["pruned"].plan.sparsity == 0.5 and "error" in names["pruned"].report[0]
+    shares = {entry.name.split(".")[-2]: entry.sparsity for entry in names["by_hand"].plan.entries}
+    assert shares["up_proj"] == 0.5 and shares["down_proj"] == pytest.approx(0.3, abs=0.03)
+
+
 def test_callbacks_of_the_guide_are_there() -> None:
     pytest.importorskip("transformers")
     pytest.importorskip("lightning")
@@ -96,7 +107,7 @@ def commands(page: str) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines if line.startswith("secateurs ")]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/command.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/command.md", "docs/language.md"])
 def test_commands_and_flags_exist(page: str) -> None:
     typer = pytest.importorskip("typer")
     from secateurs.cli.app import app

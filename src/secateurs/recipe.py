@@ -96,8 +96,14 @@ class Recipe:
 
     @classmethod
     def of(cls, method: str | Recipe, settings: Mapping[str, Any]) -> Recipe:
-        """The recipe of a call: a method's name, or a whole recipe, and the fields said beside it."""
+        """The recipe of a call: a method's name, or a whole recipe, and the fields said beside it.
+
+        ``allocation`` may be a mapping of patterns and shares, which stands for ``"explicit"`` and these ``overrides``.
+        """
         said = method.to_dict() if isinstance(method, Recipe) else {"method": method}
+        shares = settings.get("allocation")
+        if isinstance(shares, Mapping):
+            settings = {**settings, "allocation": "explicit", "overrides": {**shares, **settings.get("overrides", {})}}
         return cls.from_dict({**said, **settings})
 
     @classmethod

@@ -15,6 +15,9 @@ METHODS = {
     "global-magnitude": "secateurs.papers.weights.global_magnitude:GlobalMagnitude",
     "random": "secateurs.papers.weights.random:Random",
     "taylor": "secateurs.papers.weights.taylor:Taylor",
+    "wanda": "secateurs.papers.language.wanda:Wanda",
+    "sparsegpt": "secateurs.papers.language.sparsegpt:SparseGpt",
+    "gblm": "secateurs.papers.language.gblm:Gblm",
 }
 
 

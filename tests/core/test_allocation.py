@@ -1,6 +1,7 @@
 """Allocations: exact integer counts per layer, against brute force over the concatenation."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -376,7 +377,7 @@ def test_a_promised_total_is_met_by_rounding_the_layers_together(sizes, percent)
 
 @pytest.mark.parametrize("name", ALLOCATIONS)
 def test_every_name_gives_exact_counts(name):
-    layers = [ranked(torch.rand(s), str(i)) for i, s in enumerate(EXAMPLE)]
+    layers = [replace(ranked(torch.rand(s), str(i)), slope=lambda i=i: 1.0 + i) for i, s in enumerate(EXAMPLE)]
     counts = find_allocation(name)(layers, 0.75)
     assert sum(counts) == 18084 == removed_count(24112, 0.75)
     assert all(0 <= k <= layer.units for k, layer in zip(counts, layers, strict=True))

@@ -1,12 +1,13 @@
 """Criteria by eye: higher = keep."""
 
+import functools
 import math
 
 import pytest
 import torch
 
 from secateurs.core.criteria import CRITERIA, find_criterion, noise
-from secateurs.core.select import keep_mask
+from secateurs.core.select import keep_mask, keep_mask_grouped
 from secateurs.errors import BadInput
 
 W = torch.tensor([-3.0, 0.5, 0.0, 2.0, -0.0, 1.0], dtype=torch.float64)
@@ -67,7 +68,7 @@ def test_a_gradient_that_is_no_number_stays_one_at_a_zero_weight():
 
 def test_every_criterion_needs_what_it_reads():
     for criterion in CRITERIA.values():
-        statistics = {"gradient": G, "noise": G.abs() / 10}
+        statistics = {"gradient": G, "noise": G.abs() / 10, "norms": G.abs(), "gradient-magnitude": G.abs()}
         asked = {name: statistics[name] for name in criterion.needs}
         assert criterion.score(W, asked).shape == W.shape
         for name in criterion.needs:
@@ -102,3 +103,141 @@ def test_noise_is_uniform():
     drawn = noise(3, "w", torch.Size((20_000,)), CPU)
     counts = torch.histc(drawn, 10, 0, 1)
     assert (counts - 2000).abs().max() < 5 * math.sqrt(2000 * 0.9)
+
+
+# -- criteria that know the inputs
+
+
+def rows_kept(name, weight, remove, **statistics):
+    return keep_mask_grouped(score(name, weight, **statistics), remove)
+
+
+def samples(rows=5, columns=8, n=6):
+    """A weight, the norms of its inputs, and the gradients of n samples."""
+    generator = torch.Generator().manual_seed(0)
+    draw = functools.partial(torch.randn, generator=generator, dtype=torch.float64)
+    return draw(rows, columns), draw(columns).abs() + 0.1, draw(n, rows, columns)
+
+
+def test_wanda_by_eye():
+    weight, norms = torch.tensor([[4.0, 0.0, -1.0, 3.0], [1.0, 1.0, 1.0, -1.0]]), torch.tensor([1.0, 5.0, 8.0, 2.0])
+    assert score("wanda", weight, norms=norms).tolist() == [[4.0, -1.0, 8.0, 6.0], [1.0, 5.0, 8.0, 2.0]]
+    assert rows_kept("wanda", weight, 2, norms=norms).int().tolist() == [[0, 0, 1, 1], [0, 1, 1, 0]]
+
+
+def test_wanda_does_not_move_when_inputs_are_rescaled_and_magnitude_does():
+    weight, norms, _ = samples()
+    factors = torch.logspace(-2, 2, 8, base=2, dtype=torch.float64)  # the same function: inputs times, columns divided
+    rescaled = rows_kept("wanda", weight / factors, 4, norms=norms * factors)
+    assert torch.equal(rows_kept("wanda", weight, 4, norms=norms), rescaled)
+    assert not torch.equal(rows_kept("magnitude", weight, 4), rows_kept("magnitude", weight / factors, 4))
+
+
+def test_with_equal_norms_wanda_is_magnitude_inside_rows():
+    weight, norms, _ = samples()
+    assert torch.equal(rows_kept("wanda", weight, 3, norms=torch.full_like(norms, 0.7)), rows_kept("magnitude", weight, 3))
+
+
+def test_with_a_diagonal_hessian_wanda_is_optimal_brain_damage():
+    """X^T X = diag(h): the saliency of w_ij is w_ij^2 h_j / 2."""
+    weight, norms, _ = samples()
+    x = torch.diag(norms)  # one token per input
+    hessian = x.T @ x
+    saliency = weight.square() * hessian.diagonal() / 2
+    found = rows_kept("wanda", weight, 4, norms=x.square().sum(0).sqrt())
+    assert torch.equal(found, keep_mask_grouped(saliency, 4))
+
+
+@pytest.mark.parametrize("name", ["wanda", "gblm", "gradient-magnitude"])
+def test_ties_and_zeros_leave_every_row_its_exact_count(name):
+    weight, norms, g = torch.zeros(4, 6), torch.tensor([1.0, 1.0, 0.0, 2.0, 2.0, 2.0]), torch.ones(4, 6)
+    weight[0], weight[1, 3:] = 1.0, -2.0
+    statistics = {"norms": norms, "gradient-magnitude": g}
+    for remove in range(7):
+        kept = rows_kept(name, weight, remove, **{n: statistics[n] for n in find_criterion(name).needs})
+        assert (~kept).sum(1).tolist() == [remove] * 4
+        if remove >= 3:
+            assert not kept[1, :3].any()  # what is zero already goes first
+
+
+def test_zero_weights_go_before_those_of_a_dead_input():
+    weight, norms = torch.tensor([[5.0, 0.0, 1.0]]), torch.tensor([0.0, 3.0, 1.0])
+    assert rows_kept("wanda", weight, 1, norms=norms).tolist() == [[True, False, True]]
+    assert rows_kept("wanda", weight, 2, norms=norms).tolist() == [[False, False, True]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_sixteen_bit_weights_are_multiplied_as_float32(dtype):
+    weight, norms = torch.tensor([[1e-3, 2e-3, 3e-3]], dtype=dtype), torch.full((3,), 1e-6)
+    scores = score("wanda", weight, norms=norms)
+    assert scores.dtype == torch.float32 and 0 < scores[0, 0] < scores[0, 1] < scores[0, 2]
+
+
+def test_norms_lie_along_the_input_dimension_of_every_layout():
+    weight, norms, _ = samples(4, 6)
+    plain = score("wanda", weight, norms=norms)
+    assert torch.equal(score("wanda", weight.T, norms=norms[:, None]).T, plain)  # [in, out]
+    experts, own = torch.stack([weight, -weight]), torch.stack([norms, 2 * norms])
+    assert torch.equal(score("wanda", experts, norms=own[:, None]), torch.stack([plain, 2 * plain]))
+    filters = weight.reshape(4, 3, 1, 2)  # an input is an entry of the patch, channel by channel
+    assert torch.equal(score("wanda", filters, norms=norms.reshape(1, 3, 1, 2)).reshape(4, 6), plain)
+
+
+def test_gblm_by_eye():
+    weight, norms, g = torch.tensor([[1.0, -2.0, 0.0]]), torch.tensor([3.0, 1.0, 9.0]), torch.tensor([[0.01, 0.05, 1.0]])
+    statistics = {"norms": norms, "gradient-magnitude": g}
+    assert find_criterion("gblm").score(weight, statistics)[0].tolist() == pytest.approx([3 + 1, 2 + 10, -1 / 1])
+    assert find_criterion("gblm", scale=10).score(weight, statistics)[0].tolist() == pytest.approx([3 + 0.1, 2 + 1, -1])
+    assert find_criterion("gradient-magnitude").score(weight, statistics)[0].tolist() == pytest.approx([0.01, 0.1, -1])
+
+
+def test_gblm_without_the_gradient_term_is_wanda_and_without_norms_magnitude():
+    weight, norms, g = samples()
+    statistics = {"norms": norms, "gradient-magnitude": g.abs().sum(0)}
+    none = find_criterion("gblm", scale=0)
+    assert torch.equal(none.score(weight, statistics), score("wanda", weight, norms=norms))
+    assert torch.equal(none.score(weight, {**statistics, "norms": torch.ones(8).double()}), weight.abs())
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+def test_gblm_does_not_care_for_the_order_or_the_signs_of_samples(norm):
+    weight, norms, g = samples()
+    criterion = find_criterion("gblm", norm=norm)
+    (name,) = criterion.needs - {"norms"}
+
+    def of(gradients):
+        total = gradients.abs().sum(0) if norm == "l1" else gradients.square().sum(0).sqrt()
+        return criterion.score(weight, {"norms": norms, name: total})
+
+    signs = torch.tensor([1.0, -1, -1, 1, -1, 1], dtype=torch.float64)[:, None, None]
+    assert torch.allclose(of(g.flip(0)), of(g), rtol=1e-14)
+    assert torch.equal(of(g * signs), of(g))
+    assert not torch.allclose(of(g.mean(0, keepdim=True)), of(g))  # magnitudes are added, not averages
+
+
+def test_the_two_norms_bound_each_other():
+    """l2 <= l1 <= sqrt(n) l2, entry by entry, and so for the scores of the control."""
+    weight, _, g = samples()
+    one, two = find_criterion("gradient-magnitude"), find_criterion("gradient-magnitude", norm="l2")
+    l1 = one.score(weight, {"gradient-magnitude": g.abs().sum(0)})
+    l2 = two.score(weight, {"gradient-magnitude-l2": g.square().sum(0).sqrt()})
+    assert (l2 <= l1).all() and (l1 <= math.sqrt(len(g)) * l2 * (1 + 1e-14)).all()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"scael": 2.0}, r"has no option 'scael'; its options are scale, norm; did you mean 'scale'"),
+        ({"norm": "l3"}, r"norm='l3': .*'l1' or 'l2'"),
+        ({"scale": -1}, r"scale=-1: .*0 or more"),
+        ({"scale": math.inf}, r"scale=inf"),
+    ],
+)
+def test_options_that_cannot_work_are_quoted(options, message):
+    with pytest.raises(BadInput, match=message):
+        find_criterion("gblm", **options)
+
+
+def test_a_criterion_without_options_says_so():
+    with pytest.raises(BadInput, match=r"criterion='wanda' has no option 'scale'; it has none"):
+        find_criterion("wanda", scale=2)

@@ -32,6 +32,7 @@ class Row:
 
 
 UNIFORM = (101, 134, 45)  # 100.8, 134.4, 44.8
+BY_ROW = (96, 128, 44)  # of every row 8 of 12 (8.4), 8 of 12, 11 of 16 (11.2)
 GRADUAL = {"begin": 2, "end": 8, "every": 3}
 TABLE = [
     Row("gmp", UNIFORM, while_training=GRADUAL),
@@ -39,9 +40,14 @@ TABLE = [
     Row("global-magnitude"),
     Row("random"),
     Row("taylor"),
+    Row("wanda", BY_ROW),
+    Row("sparsegpt", UNIFORM),
+    Row("gblm", BY_ROW),
 ]
 ROWS = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
-SPARSITY, REMOVED, STEPS = 0.7, 280, 12
+IN_A_LOOP = [row for row in TABLE if "calibration" not in find_method(row.name).needs]
+TRAINING = pytest.mark.parametrize("row", IN_A_LOOP, ids=lambda row: row.name)
+SPARSITY, STEPS = 0.7, 12
 
 
 class Run:
@@ -87,7 +93,7 @@ def prune(row: Row, dtype: torch.dtype = torch.float32, model: nn.Module | None 
         run = Run(row, dtype).train()
         plan = run.pruner.plan()
         return run.pruner.finish(), plan
-    calibration = batches(2, dtype) if "gradient" in needs(row) else None
+    calibration = batches(2, dtype) if {"gradient", "calibration"} & set(needs(row)) else None
     pruned = sc.prune(model or tiny(dtype), row.name, sparsity=SPARSITY, calibration=calibration)
     return pruned.model, pruned.plan
 
@@ -109,7 +115,7 @@ def test_the_table_has_one_row_for_every_method():
 def test_counts_are_exact_in_every_dtype(row, dtype):
     model, plan = prune(row, dtype)
     zeros = [int((w == 0).sum()) for w in weights(model).values()]
-    assert sum(zeros) == plan.removed == REMOVED
+    assert sum(zeros) == plan.removed == sum(row.layers or UNIFORM)
     assert zeros == [entry.removed for entry in plan.entries]
     assert row.layers is None or tuple(zeros) == row.layers
     assert {p.dtype for p in model.parameters()} == {dtype}
@@ -179,6 +185,15 @@ def test_the_facts_are_complete(row):
 
 
 @ROWS
+def test_what_needs_calibration_asks_for_it(row):
+    if "calibration" in needs(row):
+        with pytest.raises(BadInput, match=f"'{row.name}' prunes by what calibration data shows: pass calibration="):
+            sc.prune(tiny(), row.name, sparsity=SPARSITY)
+        with pytest.raises(BadInput, match=f"prune\\(model, '{row.name}', ..., calibration=batches"):
+            sc.Pruner(tiny(), row.name, sparsity=SPARSITY)
+
+
+@TRAINING
 @pytest.mark.parametrize("stop", [3, 6, 9])
 def test_a_resumed_run_ends_with_the_same_bits(row, stop):
     whole = Run(row).train()
@@ -189,7 +204,7 @@ def test_a_resumed_run_ends_with_the_same_bits(row, stop):
     assert equal(resumed.pruner.masks, whole.pruner.masks)
     assert equal(resumed.model.state_dict(), whole.model.state_dict())
     assert equal(resumed.pruner.finish().state_dict(), whole.pruner.finish().state_dict())
-    assert sum(int((w == 0).sum()) for w in weights(whole.model).values()) == REMOVED
+    assert sum(int((w == 0).sum()) for w in weights(whole.model).values()) == sum(UNIFORM) == 280
 
 
 VARIANTS = [

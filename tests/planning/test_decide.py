@@ -78,7 +78,7 @@ def test_what_a_criterion_needs_must_be_there():
     with pytest.raises(BadInput, match="criterion='gradient' needs gradients"):
         decide(weights, choices(criterion="gradient"), 0.5)
     gradient = torch.tensor([[1.0, -4.0], [3.0, -2.0]])
-    masks = decide(weights, choices(criterion="gradient"), 0.5, gradients=lambda weight: gradient)
+    masks = decide(weights, choices(criterion="gradient"), 0.5, supply=lambda weight: {"gradient": gradient})
     assert masks["weight"].int().tolist() == [[0, 1], [1, 0]]
 
 
@@ -114,7 +114,7 @@ def test_a_gradient_that_is_no_number_is_named():
     gradient = torch.tensor([[1.0, float("inf")], [3.0, -2.0]])
     for criterion in ("gradient", "taylor"):
         with pytest.raises(NotFinite, match="'weight' has 1 non-finite"):
-            decide(weights, choices(criterion=criterion), 0.5, gradients=lambda weight: gradient)
+            decide(weights, choices(criterion=criterion), 0.5, supply=lambda weight: {"gradient": gradient})
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])

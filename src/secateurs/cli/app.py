@@ -76,12 +76,22 @@ def prune(
     allocation: flags.Allocation = None,
     allocation_option: flags.AllocationOptions = None,
     option: flags.Options = None,
+    quantize: flags.Quantize = None,
     seed: flags.Seed = None,
     include: flags.Include = None,
     exclude: flags.Exclude = None,
     types: flags.Types = None,
     exempt: flags.Exempt = None,
     override: flags.Overrides = None,
+    calibration: flags.Calibration = None,
+    samples: flags.Samples = 128,
+    length: flags.Length = None,
+    text_column: flags.Column = "text",
+    perplexity: flags.PerplexityText = None,
+    windows: flags.Windows = None,
+    dense_inputs: flags.Dense = False,
+    blocks: flags.Blocks = None,
+    only_blocks: flags.OnlyBlocks = None,
     factory: flags.Factory = None,
     trust_remote_code: flags.Trust = False,
     out: flags.Out,
@@ -89,10 +99,12 @@ def prune(
     overwrite: flags.Overwrite = False,
     json: flags.Json = False,
 ) -> None:
-    """Prune a model in one shot, without data, and write it to a new folder with its plan, recipe and report.
+    """Prune a model in one shot, and write it to a new folder with its plan, recipe and report.
 
-    The result is verified: exact counts, zeros where planned, equal after reloading.
+    Methods that need calibration read text and go block by block; one that was killed goes on when the same command is given
+    again. The result is verified: exact counts, zeros where planned, equal after reloading.
     """
+    from secateurs.cli.calibrating import Calibrated
     from secateurs.cli.choices import amount, pairs, said
     from secateurs.cli.opening import Source
     from secateurs.cli.pruning import prune_model
@@ -101,11 +113,28 @@ def prune(
     fields = {
         "method": method, "sparsity": sparsity, "keep": amount(keep), "total_sparsity": total_sparsity, "structure": structure,
         "criterion": criterion, "allocation": allocation, "allocation_options": pairs("--allocation-option", allocation_option),
-        "options": pairs("--option", option), "overrides": pairs("--override", override), "seed": seed,
+        "options": pairs("--option", [*(option or ()), *([f"quantize={quantize}"] if quantize else ())]),
+        "overrides": pairs("--override", override), "seed": seed,
         **flags.selection(include, exclude, types, exempt),
     }  # fmt: skip
-    kept = prune_model(Source(model, factory, trust_remote_code), said(recipe, fields), Target(out, format, overwrite), json)
+    walk = {"blocks": tuple(blocks or ()), "only_blocks": only_blocks, "propagate": "dense" if dense_inputs else "pruned"}
+    text = Calibrated(calibration, samples, length, text_column, perplexity, windows, walk)
+    source, target = Source(model, factory, trust_remote_code), Target(out, format, overwrite)
+    kept = prune_model(source, said(recipe, fields), target, text, json)
     raise typer.Exit(KEPT if kept else BROKEN)
+
+
+@app.command(cls=Command)
+def evaluate(
+    model: flags.Model, *, perplexity: flags.Judged, length: flags.Length = None, windows: flags.Windows = None,
+    text_column: flags.Column = "text", factory: flags.Factory = None, trust_remote_code: flags.Trust = False,
+    json: flags.Json = False,
+) -> None:  # fmt: skip
+    """Measure a language model's perplexity on a text, and say by which convention."""
+    from secateurs.cli.evaluating import evaluate_model
+    from secateurs.cli.opening import Source
+
+    evaluate_model(Source(model, factory, trust_remote_code), perplexity, length, text_column, windows, json)
 
 
 @app.command(cls=Command)

@@ -30,27 +30,48 @@ def said(file: Path | None, flags: dict[str, Any]) -> Recipe:
         BadInput: the file or a value is wrong.
     """
     given = {key: value for key, value in flags.items() if value is not None and value != () and value != [] and value != {}}
+    if str(given.get("allocation", "")).endswith(".json"):
+        given["overrides"] = {**_shares(Path(given["allocation"])), **given.get("overrides", {})}
+        given["allocation"] = "explicit"
     base: dict[str, Any] = {"method": "magnitude"} if file is None else Recipe.from_yaml(file).to_dict()
     if any(name in given for name in AMOUNTS):
         base = {key: value for key, value in base.items() if key not in AMOUNTS}
     return Recipe.from_dict({**base, **given})
 
 
-def check_one_shot(recipe: Recipe) -> None:
-    """Refuse what a command without data and training cannot do, with the lines that can.
+def _shares(path: Path) -> dict[str, Any]:
+    """Patterns of names and the share of each, from a JSON file."""
+    try:
+        shares = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"--allocation {str(path)!r} cannot be read as JSON: {error}") from error
+    if not isinstance(shares, dict):
+        raise BadInput(f"--allocation {str(path)!r} must hold an object, name or pattern to share: found "
+                       f"{type(shares).__name__}")  # fmt: skip
+    return shares
+
+
+def check_one_shot(recipe: Recipe, text: bool) -> bool:
+    """Refuse what a command cannot do, with the lines of Python that can; whether the method goes block by block.
 
     Raises:
-        BadInput: an unknown name, or a method or criterion that needs training or gradients.
+        BadInput: an unknown name, a method that needs training, or one that needs data where there is no ``text``.
     """
     from secateurs.planning import Choices
     from secateurs.registry import find_method
+    from secateurs.train import goes_by_blocks
 
     method = find_method(recipe.method)(recipe.options)
     if "training" in method.needs:
         raise _in_python(recipe.method, "while the model trains", LOOP)
     choices = Choices.of(recipe.with_defaults(method.defaults), method)
-    if "gradient" in choices.criterion.needs:
-        raise _in_python(recipe.method, "by gradients, which need data", CALL)
+    walks = goes_by_blocks(choices)
+    if walks and not text:
+        raise BadInput(f"{recipe.method!r} prunes by what calibration text shows: add --calibration FILE (.txt, .jsonl or "
+                       ".parquet)")  # fmt: skip
+    if "gradient" in choices.criterion.needs and not text:
+        raise _in_python(recipe.method, "by gradients, which need data (of a language model: --calibration FILE)", CALL)
+    return walks
 
 
 def _in_python(name: str, how: str, lines: str) -> BadInput:

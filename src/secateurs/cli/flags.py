@@ -9,10 +9,13 @@ import typer
 
 AMOUNT = "How much, and how it is chosen"
 SELECTION = "What is pruned"
+CALIBRATION = "Calibration and text"
 OUTPUT = "Output"
 
 _words = {"rich_help_panel": AMOUNT, "show_default": False}
 _which = {"rich_help_panel": SELECTION, "show_default": False}
+_text = {"rich_help_panel": CALIBRATION, "show_default": False}
+_cut = {"rich_help_panel": CALIBRATION}
 _where = {"rich_help_panel": OUTPUT}
 Texts = list[str] | None
 
@@ -20,7 +23,10 @@ _MODEL = "A Hugging Face folder, a Secateurs folder, or a .safetensors file with
 _FACTORY = "Builds the network of a plain module; found in the current folder too."
 _FORMAT = "secateurs (sparse storage) or huggingface (dense, for from_pretrained)."
 _EXEMPT = "A named rule: first-conv, depthwise, gmp, last-linear, embedding. Repeatable."
-_ALLOCATION = "uniform, per-row, global, global-floor, er, erk, lamp or explicit (by --override)."
+_ALLOCATION = "uniform, per-row, global, global-floor, er, erk, lamp, owl, ecoflap, explicit (--override) or a .json file."
+_SOURCE = "Text to calibrate on: a .txt, .jsonl or .parquet file, or the name of a dataset."
+_PERPLEXITY = "Text to measure perplexity on, before and after; the calibration windows if not given."
+_BLOCKS = "Names of the lists of repeated layers, or of blocks, where they are not found. Repeatable."
 _JOBS = "Runs at a time, each in a process of its own; 1 if nothing is said."
 _RAY = "Instead, run on the Ray cluster at this address; local starts one here."
 _RESULTS_OUT = "The folder for results, weights and masks; results/NAME if nothing is said."
@@ -37,7 +43,7 @@ Sparsity = Annotated[float | None, typer.Option(metavar="SHARE", help="Share of 
 Keep = Annotated[str | None, typer.Option(metavar="SHARE|N", help="Instead: the share or number (2000) to keep.", **_words)]
 Total = Annotated[float | None, typer.Option(metavar="SHARE", help="Instead: share of all parameters to be zero.", **_words)]
 Structure = Annotated[str | None, typer.Option(help="element, 2:4 (2 kept of 4), block:4x4 or rows.", **_words)]
-Criterion = Annotated[str | None, typer.Option(help="magnitude or random.", **_words)]
+Criterion = Annotated[str | None, typer.Option(help="magnitude, random, wanda, gblm, ...", **_words)]
 Allocation = Annotated[str | None, typer.Option(help=_ALLOCATION, **_words)]
 AllocationOptions = Annotated[Texts, typer.Option(metavar="KEY=VALUE", help="Of the allocation. Repeatable.", **_words)]
 Options = Annotated[Texts, typer.Option("--option", metavar="KEY=VALUE", help="Of the method. Repeatable.", **_words)]
@@ -48,6 +54,18 @@ Exclude = Annotated[Texts, typer.Option(metavar="GLOB", help="Not these. Repeata
 Types = Annotated[Texts, typer.Option("--type", metavar="KIND", help="Only linear, conv, embedding, ... Repeatable.", **_which)]
 Exempt = Annotated[Texts, typer.Option(metavar="RULE", help=_EXEMPT, **_which)]
 Overrides = Annotated[Texts, typer.Option("--override", metavar="GLOB=SHARE", help="Their own sparsity. Repeatable.", **_which)]
+
+Calibration = Annotated[str | None, typer.Option(metavar="TEXT", help=_SOURCE, **_text)]
+Samples = Annotated[int, typer.Option(min=1, help="Windows of text, cut at random places.", **_cut)]
+Length = Annotated[int | None, typer.Option(min=2, help="Tokens of a window; 2048, or what the model can take.", **_text)]
+Column = Annotated[str, typer.Option(help="Of a .jsonl or .parquet file or a dataset.", **_cut)]
+PerplexityText = Annotated[str | None, typer.Option("--perplexity", metavar="TEXT", help=_PERPLEXITY, **_text)]
+Windows = Annotated[int | None, typer.Option(min=1, help="At most so many windows of it; all if not given.", **_text)]
+Dense = Annotated[bool, typer.Option("--dense-inputs", help="Feed every block by the dense ones before it.", **_text)]
+Blocks = Annotated[Texts, typer.Option("--blocks", metavar="MODULE", help=_BLOCKS, **_text)]
+OnlyBlocks = Annotated[str | None, typer.Option(metavar="FROM:TO", help="Only these of them, as 4:20.", **_text)]
+Quantize = Annotated[str | None, typer.Option(metavar="int4|int8", help="sparsegpt: round what stays, jointly.", **_words)]
+Judged = Annotated[str, typer.Option("--perplexity", metavar="TEXT", help=_SOURCE.replace("calibrate", "measure"), **_text)]
 
 Out = Annotated[Path, typer.Option(metavar="DIR", help="The folder to write.", **_where)]
 Format = Annotated[str, typer.Option(help=_FORMAT, **_where)]

@@ -1,11 +1,12 @@
-"""``secateurs prune``: one shot, without data, from a folder to a folder, with the proof."""
+"""``secateurs prune``: one shot, with text where the method needs it, from a folder to a folder, with the proof."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from secateurs.apply import Verification
+from secateurs.cli.calibrating import Calibrated, done_with, prune_with_text
 from secateurs.cli.choices import check_one_shot
 from secateurs.cli.opening import Opened, Source
 from secateurs.cli.proving import as_data, verify_written
@@ -15,7 +16,7 @@ from secateurs.formats import save
 from secateurs.measure import sizes
 from secateurs.recipe import Recipe
 from secateurs.report import Table
-from secateurs.train import Pruned, prune
+from secateurs.train import Pruned
 
 __all__ = ["prune_model"]
 
@@ -28,24 +29,28 @@ class Outcome:
     before: dict[str, Any]
     after: dict[str, Any]
     proof: Verification
+    perplexity: dict[str, Any] | None = None
 
 
-def prune_model(source: Source, recipe: Recipe, target: Target, as_json: bool) -> bool:
+def prune_model(source: Source, recipe: Recipe, target: Target, text: Calibrated, as_json: bool) -> bool:
     """Open, prune, write, verify and print; whether every promise was kept."""
-    check_one_shot(recipe)
+    walks = check_one_shot(recipe, text.source is not None)
     target.check()
-    with stages(4) as at:
+    with stages(6) as at:
         at.begin("opening")
         opened = source.open()
         before = _weigh(opened)
-        at.begin("pruning")
-        done = prune(opened.model, recipe, inplace=True)
+        done, perplexity = prune_with_text(opened, recipe, text, walks, target.path, source.trust_remote_code, at)
+        if perplexity is not None:
+            done.report[-1]["perplexity"] = perplexity
         at.begin("writing")
         save(done.model, target.path, recipe=done.recipe, plan=Beside(done.plan, done.recipe, source.path), report=done.report,
              format=target.format, overwrite=target.overwrite)  # fmt: skip
         at.begin("verifying")
         proof = verify_written(opened, done.plan, target.path, source.trust_remote_code)
-    outcome = Outcome(done, before, {**_weigh(opened), "stored_bytes": stored_bytes(target.path)}, proof)
+    outcome = Outcome(done, before, {**_weigh(opened), "stored_bytes": stored_bytes(target.path)}, proof, perplexity)
+    if walks and proof.ok:
+        done_with(target.path)
     (_dump if as_json else _show)(outcome, target)
     return proof.ok
 
@@ -59,26 +64,57 @@ def _weigh(opened: Opened) -> dict[str, Any]:
 def _dump(outcome: Outcome, target: Target) -> None:
     dump({"out": str(target.path), "format": target.format, "recipe": outcome.pruned.recipe.to_dict(),
           "report": outcome.pruned.report, "sizes": {"before": outcome.before, "after": outcome.after},
-          "verified": as_data(outcome.proof)})  # fmt: skip
+          "perplexity": outcome.perplexity, "left": [asdict(left) for left in outcome.pruned.left],
+          "rare": outcome.pruned.rare, "verified": as_data(outcome.proof)})  # fmt: skip
 
 
 def _show(outcome: Outcome, target: Target) -> None:
-    lines = tuple(map(_line, outcome.pruned.report))
-    show(Table(("layer", "shape", "weights", "kept", "removed"), (lines[:-1], lines[-1:]), left=2))
+    errors = any("error" in row for row in outcome.pruned.report)
+    lines = tuple(_line(row, errors) for row in outcome.pruned.report)
+    heads = ("layer", "shape", "weights", "kept", "removed", *(["error"] if errors else []))
+    show(Table(heads, (lines[:-1], lines[-1:]), left=2))
     before, after = outcome.before, outcome.after
     facts({
         "zeros": f"{after['parameters'] - after['nonzero']:,} of all {after['parameters']:,} parameters "
                  f"({share(1 - after['nonzero'] / after['parameters'])}), before {before['parameters'] - before['nonzero']:,}",
         "bytes": f"{bytes_text(before['dense_bytes'])} dense, now {bytes_text(after['stored_bytes'])} on disk; by the paper's "
                  f"accounting {bytes_text(after['paper_bytes'])} (4 bytes a non-zero + min(N/8, NNZ/2))" + _dense_note(target),
+        **_text_facts(outcome),
+        **_left_facts(outcome),
         "speed": _speed(outcome.pruned.recipe.structure or "element"),
         "verified": "; ".join(f"{c.name}: {c.detail}" + ("" if c.ok else " BROKEN") for c in outcome.proof.checks),
         "written": f"{target.path} ({', '.join(sorted(f.name for f in target.path.iterdir()))})",
     })  # fmt: skip
 
 
-def _line(row: dict[str, Any]) -> tuple[str, ...]:
-    return row["name"], shape_text(row["shape"] or ()), f"{row['size']:,}", f"{row['kept']:,}", share(row["sparsity"])
+def _line(row: dict[str, Any], errors: bool) -> tuple[str, ...]:
+    error = [f"{row['error']:.4f}" if "error" in row else ""] if errors else []
+    return row["name"], shape_text(row["shape"] or ()), f"{row['size']:,}", f"{row['kept']:,}", share(row["sparsity"]), *error
+
+
+def _text_facts(outcome: Outcome) -> dict[str, str]:
+    """Perplexities and experts that saw little, where there was text."""
+    found = {}
+    if outcome.perplexity is not None:
+        p = outcome.perplexity
+        before, after = ("infinite" if p[key] is None else f"{p[key]:.4f}" for key in ("before", "after"))
+        found["perplexity"] = (f"{before} before, {after} after, on {p['text']}, {p['windows']} windows of {p['length']} "
+                               f"tokens: {p['convention']}")  # fmt: skip
+    if outcome.pruned.rare:
+        name, expert, tokens = outcome.pruned.rare[0]
+        found["rare experts"] = (f"{len(outcome.pruned.rare)} got less than a tenth of an even share of the tokens, first "
+                                 f"{expert} of {name} with {tokens}: calibrate with more")  # fmt: skip
+    return found
+
+
+def _left_facts(outcome: Outcome) -> dict[str, str]:
+    """How many parameters were left alone, by reason."""
+    reasons: dict[str, int] = {}
+    for left in outcome.pruned.left:
+        reasons[left.reason] = reasons.get(left.reason, 0) + 1
+    listed = [f"{reason} ({count})" for reason, count in list(reasons.items())[:4]]
+    more = [] if len(reasons) <= 4 else [f"and {len(reasons) - 4} reasons more"]
+    return {"left alone": "; ".join([*listed, *more])} if reasons else {}
 
 
 def _dense_note(target: Target) -> str:

@@ -80,6 +80,11 @@ class Stages:
         self._progress.update(self._task, description=what, completed=self._begun)
         self._begun += 1
 
+    def note(self, text: str) -> bool:
+        """Show ``text`` beside the stage; whether there is a terminal that does."""
+        self._progress.update(self._task, description=text)
+        return not self._progress.disable
+
 
 @contextmanager
 def stages(count: int) -> Iterator[Stages]:

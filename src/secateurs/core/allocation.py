@@ -5,22 +5,24 @@ Where layers share a total, the counts add up to it exactly.
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from secateurs.core.count import largest_remainder, removed_count
+from secateurs.core.allocation_blocks import block_of, group_scores, outlier_ratio, owl_counts, water_fill, within_groups
+from secateurs.core.count import check_sparsity, largest_remainder, removed_count
 from secateurs.core.layout import Layout
 from secateurs.core.select import find_cut, tally
 from secateurs.errors import BadInput, near
 
-__all__ = ["ALLOCATIONS", "Allocation", "Er", "Global", "GlobalFloor", "Lamp", "Ranked", "Uniform",
-           "er_densities", "find_allocation", "lamp_scores"]  # fmt: skip
+__all__ = ["ALLOCATIONS", "Allocation", "Ecoflap", "Er", "Global", "GlobalFloor", "Lamp", "Owl", "PerLayer", "Ranked",
+           "Uniform", "WaterFill", "er_densities", "find_allocation", "lamp_scores"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Ranked:
     layout: Layout = Layout()
     unit_size: int = 1
     dtype: torch.dtype = torch.float64  # in which scores of several layers are compared
+    slope: Callable[[], float] | None = field(default=None, repr=False)  # of the loss along this weight, zeroth order
 
 
 Allocation = Callable[[Sequence[Ranked], float], list[int]]
@@ -255,6 +258,91 @@ def _relative(layer: Ranked) -> Ranked:
     return replace(layer, scores=lambda: lamp_scores(layer.scores()), dtype=torch.float64)
 
 
+@dataclass(frozen=True)
+class Owl:
+    """Blocks with more outliers among their scores stay denser (OWL, Yin et al. 2023); inside a block all layers lose alike.
+
+    An outlier is a score above ``multiple`` times the mean of its block. Blocks are told apart by name
+    (:func:`~secateurs.core.allocation_blocks.block_of`). Meant for scores of the unpruned model, Wanda's in the paper.
+    """
+
+    multiple: float = 5.0
+    spread: float = 0.08
+
+    def __call__(self, layers: Sequence[Ranked], sparsity: float) -> list[int]:
+        """Counts per layer that add up to ``floor(s N + 1/2)`` of all N."""
+        _one_unit(layers, "owl")
+        blocks, sizes = [block_of(layer.name) for layer in layers], [layer.units for layer in layers]
+        members = {b: [layer for layer, own in zip(layers, blocks, strict=True) if own == b] for b in blocks}
+        ratios = [outlier_ratio([layer.scores() for layer in own], self.multiple) for own in members.values()]
+        whole = [sum(layer.units for layer in own) for own in members.values()]
+        return within_groups(owl_counts(ratios, whole, sparsity, self.spread), blocks, sizes)
+
+
+@dataclass(frozen=True)
+class WaterFill:
+    """Blocks with higher ``scores`` stay denser (ECoFLaP, Sung et al. 2024); inside a block all layers lose alike.
+
+    ``scores`` has one number per layer, by name, of the unpruned model; ``most`` is the largest share a block may lose, s + 0.1
+    unless told; ``reduce`` makes block scores of layer scores, ``"sum"`` or ``"avg"`` (per weight).
+    """
+
+    scores: Mapping[str, float]
+    most: float | None = None
+    reduce: str = "sum"
+
+    def __call__(self, layers: Sequence[Ranked], sparsity: float) -> list[int]:
+        """Counts per layer that add up to ``floor(s N + 1/2)`` of all N."""
+        _one_unit(layers, "water-fill")
+        blocks, sizes = [block_of(layer.name) for layer in layers], [layer.units for layer in layers]
+        missing = [layer.name for layer in layers if layer.name not in self.scores]
+        if missing:
+            raise BadInput(f"there is no score for {missing[0]!r} ({len(missing)} such layers)" + near(missing[0], self.scores))
+        found = group_scores([self.scores[layer.name] for layer in layers], blocks, sizes, self.reduce)
+        whole = [sum(n for n, own in zip(sizes, blocks, strict=True) if own == b) for b in dict.fromkeys(blocks)]
+        return within_groups(water_fill(found, whole, sparsity, self.most), blocks, sizes)
+
+
+@dataclass(frozen=True)
+class Ecoflap:
+    """:class:`WaterFill` of the loss's zeroth-order slopes on the unpruned model (ECoFLaP, Sung et al. 2024)."""
+
+    most: float | None = None
+    reduce: str = "sum"
+
+    def __call__(self, layers: Sequence[Ranked], sparsity: float) -> list[int]:
+        """Counts per layer that add up to ``floor(s N + 1/2)`` of all N."""
+        _one_unit(layers, "ecoflap")
+        slopes = {layer.name: layer.slope() for layer in layers if layer.slope is not None}
+        return WaterFill(slopes, self.most, self.reduce)(layers, sparsity)
+
+
+@dataclass(frozen=True)
+class PerLayer:
+    """Every layer loses the share given for its name, or for a pattern (``"*.mlp.*"``) it matches; the last match counts."""
+
+    shares: Mapping[str, float]
+
+    def __call__(self, layers: Sequence[Ranked], sparsity: float) -> list[int]:
+        """``floor(s N + 1/2)`` of every layer's own N and share; ``sparsity`` is not looked at.
+
+        Raises:
+            BadInput: a layer without a share, a pattern without a layer, or a share outside [0, 1).
+        """
+        found: dict[str, float] = {}
+        for pattern, share in self.shares.items():
+            check_sparsity(share, f"the share of {pattern!r}")
+            hits = [layer.name for layer in layers if fnmatch.fnmatchcase(layer.name, pattern)]
+            if not hits:
+                raise BadInput(f"shares per layer: {pattern!r} matches no layer" + near(pattern, [m.name for m in layers]))
+            found |= dict.fromkeys(hits, share)
+        missing = [layer.name for layer in layers if layer.name not in found]
+        if missing:
+            raise BadInput(f"shares per layer: {missing[0]!r} has none ({len(missing)} such layers); '*' stands for all "
+                           "others, if it comes first")  # fmt: skip
+        return [removed_count(layer.units, found[layer.name]) for layer in layers]
+
+
 ALLOCATIONS: dict[str, Callable[..., Allocation]] = {
     "uniform": lambda: Uniform(),
     "per-row": lambda: Uniform(),  # the same share everywhere; the ranking inside rows is the structure PerRow
@@ -264,6 +352,8 @@ ALLOCATIONS: dict[str, Callable[..., Allocation]] = {
     "er": lambda: Er(kernel=False),
     "erk": lambda: Er(kernel=True),
     "lamp": Lamp,
+    "owl": Owl,
+    "ecoflap": Ecoflap,
 }
 
 

@@ -1,12 +1,21 @@
 """Criteria: how a weight is judged. Pure functions (weight, statistics) -> scores of the weight's shape; higher = keep.
 
-A criterion declares the statistics it needs by name; whoever runs it supplies them: ``gradient`` (of the loss to the weight)
-and ``noise`` (uniform in [0, 1), drawn from a seed and the weight's name, so it is the same on every device and worker).
+A criterion declares the statistics it needs by name; whoever runs it supplies them, in a shape that broadcasts to the weight's:
+
+- ``gradient``: of the loss to the weight, the mean over batches.
+- ``noise``: uniform in [0, 1), drawn from a seed and the weight's name, so it is the same on every device and worker.
+- ``norms``: of the layer's inputs, ``sqrt(sum of x_j^2 over calibration tokens / number of sequences)``, laid along the
+  weight's input dimension: ``[in]`` for ``[out, in]``, ``[in, 1]`` for ``[in, out]``, ``[experts, 1, in]`` for stacked experts.
+- ``gradient-magnitude``, ``gradient-magnitude-l2``: over sequences, the sum of ``|g|``, and the root of the sum of ``g^2``, of
+  the unpruned model. Neither is divided by their number.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -15,7 +24,7 @@ from torch import Tensor
 
 from secateurs.errors import BadInput, near
 
-__all__ = ["CRITERIA", "Criterion", "find_criterion", "noise"]
+__all__ = ["CRITERIA", "Criterion", "find_criterion", "gblm", "gradient_magnitude", "noise"]
 
 Statistics = Mapping[str, Tensor]
 
@@ -62,6 +71,54 @@ def taylor(weight: Tensor, statistics: Statistics) -> Tensor:
     return _zeros_lowest(weight, (weight.to(exact) * statistics["gradient"].to(exact)).abs())
 
 
+def wanda(weight: Tensor, statistics: Statistics) -> Tensor:
+    """``|w_ij| * ||x_j||``, magnitude times the norm of the weight's input (Sun et al. 2023); weights already zero first."""
+    exact = torch.promote_types(weight.dtype, torch.float32)
+    return _zeros_lowest(weight, weight.to(exact).abs() * statistics["norms"].to(exact))
+
+
+def gblm(scale: float = 100.0, norm: str = "l1") -> Criterion:
+    """``|w_ij| * ||x_j|| + c |w_ij| G_ij``, Wanda's score and a first-order term (Das et al. 2023, GBLM-Pruner).
+
+    ``scale`` is c. What it amounts to depends on the number of sequences, their length and the loss's reduction: compare only
+    runs that have these in common. ``norm`` says how G sums the sequences' gradients, ``"l1"`` or ``"l2"``.
+
+    Raises:
+        BadInput: another norm, or a scale that is negative or not finite.
+    """
+    if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 <= scale < math.inf:
+        raise BadInput(f"scale={scale!r}: the gradient term's factor is a number, 0 or more; 100 is the published one")
+    name = _gradient_statistic(norm)
+    return Criterion("gblm", frozenset({"norms", name}), functools.partial(_gblm, name=name, scale=float(scale)))
+
+
+def _gblm(weight: Tensor, statistics: Statistics, name: str, scale: float) -> Tensor:
+    exact = torch.promote_types(weight.dtype, torch.float32)
+    size = weight.to(exact).abs()
+    scores = size * statistics["norms"].to(exact)
+    return _zeros_lowest(weight, scores + size * (scale * statistics[name].to(exact)) if scale else scores)
+
+
+def gradient_magnitude(norm: str = "l1") -> Criterion:
+    """``|w| G`` with G as in :func:`gblm`: the gradient term alone, the control of that paper."""
+    name = _gradient_statistic(norm)
+    return Criterion("gradient-magnitude", frozenset({name}), functools.partial(_gradient_magnitude, name=name))
+
+
+def _gradient_magnitude(weight: Tensor, statistics: Statistics, name: str) -> Tensor:
+    exact = torch.promote_types(weight.dtype, torch.float32)
+    return _zeros_lowest(weight, weight.to(exact).abs() * statistics[name].to(exact))
+
+
+def _gradient_statistic(norm: str) -> str:
+    names = {"l1": "gradient-magnitude", "l2": "gradient-magnitude-l2"}
+    if norm not in names:
+        raise BadInput(f"norm={norm!r}: gradients of several sequences are added up by 'l1' or 'l2'")
+    return names[norm]
+
+
+_WITH_OPTIONS: dict[str, Callable[..., Criterion]] = {"gblm": gblm, "gradient-magnitude": gradient_magnitude}
+
 CRITERIA = {
     c.name: c
     for c in (
@@ -69,15 +126,22 @@ CRITERIA = {
         Criterion("random", frozenset({"noise"}), random),
         Criterion("gradient", frozenset({"gradient"}), gradient),
         Criterion("taylor", frozenset({"gradient"}), taylor),
+        Criterion("wanda", frozenset({"norms"}), wanda),
+        *(make() for make in _WITH_OPTIONS.values()),
     )
 }
 
 
-def find_criterion(name: str) -> Criterion:
-    """The criterion called ``name``; :class:`BadInput` lists the known ones."""
+def find_criterion(name: str, **options: object) -> Criterion:
+    """The criterion called ``name`` with its options; :class:`BadInput` lists the known ones."""
     if name not in CRITERIA:
         raise BadInput(f"criterion={name!r} is unknown; use one of {', '.join(CRITERIA)}" + near(name, CRITERIA))
-    return CRITERIA[name]
+    known = list(inspect.signature(_WITH_OPTIONS[name]).parameters) if name in _WITH_OPTIONS else []
+    for option in options:
+        if option not in known:
+            takes = f"its options are {', '.join(known)}" if known else "it has none"
+            raise BadInput(f"criterion={name!r} has no option {option!r}; {takes}" + near(option, known))
+    return _WITH_OPTIONS[name](**options) if options else CRITERIA[name]
 
 
 def noise(seed: int, name: str, shape: torch.Size, device: torch.device) -> Tensor:

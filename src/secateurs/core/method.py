@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
+from secateurs.core.criteria import Criterion, find_criterion
+from secateurs.core.layer import Layer, Solution
+from secateurs.core.option import Number, Option, check_option, default_of
 from secateurs.core.schedules import Schedule, Turn, together
 from secateurs.core.select import keep_mask, keep_mask_grouped
 from secateurs.core.structures import Structure
@@ -21,7 +25,12 @@ class Method:
     """Subclass it in one file under ``secateurs.papers`` and add a line to ``secateurs.registry``.
 
     The class attributes are the registry's facts. ``defaults`` are recipe fields the method sets where the user says
-    nothing; ``options`` are the method's own settings with their lawful values, the first being the default.
+    nothing; ``options`` are the method's own settings: the lawful values, the first being the default, or a
+    :class:`~secateurs.core.option.Number`.
+
+    A method that ``needs`` ``"calibration"`` is carried out block by block: :meth:`solve` prunes one layer after the other,
+    each fed by what was pruned before it. ``measures`` names what it wants to know of a layer's inputs besides what its
+    criterion needs, and with ``by_row`` single weights are ranked inside their output row, whichever allocation is used.
     """
 
     name: ClassVar[str]
@@ -29,9 +38,11 @@ class Method:
     prunes: ClassVar[tuple[str, ...]] = ("weights",)
     when: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()
+    measures: ClassVar[tuple[str, ...]] = ()
+    by_row: ClassVar[bool] = False
     paper: ClassVar[str]
     defaults: Mapping[str, Any] = {}
-    options: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    options: ClassVar[Mapping[str, Option]] = {}
 
     def __init__(self, options: Mapping[str, Any] | None = None):
         given = dict(options or {})
@@ -39,9 +50,9 @@ class Method:
             if key not in self.options:
                 known = ", ".join(self.options) or "none"
                 raise BadInput(f"{self.name!r} has no option {key!r}; its options: {known}" + near(key, self.options))
-            if value not in self.options[key]:
-                raise BadInput(f"option {key}={value!r} of {self.name!r}: use one of {', '.join(map(repr, self.options[key]))}")
-        self.settings = {key: given.get(key, values[0]) for key, values in self.options.items()}
+            if lawful := check_option(self.options[key], value):
+                raise BadInput(f"option {key}={value!r} of {self.name!r}: {lawful}")
+        self.settings = {key: given.get(key, default_of(option)) for key, option in self.options.items()}
 
     #: Which layers are ranked at a step, and for which moment of the schedule.
     order: Callable[[Schedule, int, int], Turn | None] = staticmethod(together)
@@ -49,11 +60,25 @@ class Method:
     def check(self, structure: Structure) -> None:
         """Raise :class:`BadInput` if the method cannot work with ``structure``; by default it can with all."""
 
+    def criterion(self, name: str) -> Criterion:
+        """How weights are judged where the recipe's criterion is ``name``; a method may give it options."""
+        return find_criterion(name)
+
     def choose(self, name: str, scores: Tensor, remove: int) -> Tensor:
-        """Units kept, of unit scores ``[groups, units]``: every group (or the one group) loses exactly ``remove``."""
+        """Units kept, of unit scores ``[groups, units]``: exactly ``remove`` go.
+
+        Every group loses the same number; where that does not divide, the first ones lose one more.
+        """
         if scores.shape[0] == 1:
             return keep_mask(scores, remove, name)
-        return keep_mask_grouped(scores, remove, name)
+        each, more = divmod(remove, scores.shape[0])
+        if not more:
+            return keep_mask_grouped(scores, each, name)
+        return torch.cat([keep_mask_grouped(scores[:more], each + 1, name), keep_mask_grouped(scores[more:], each, name)])
+
+    def solve(self, layer: Layer) -> Solution:
+        """Prune one layer of a block-by-block walk; by default the criterion's mask, and what stays is not changed."""
+        return Solution(layer.kept())
 
     def state_dict(self) -> dict[str, Any]:
         """What the method itself must remember to resume; nothing by default."""
@@ -69,4 +94,9 @@ class Method:
         """The registry entry as plain data."""
         return {"name": cls.name, "summary": cls.summary, "prunes": list(cls.prunes), "when": cls.when,
                 "needs": list(cls.needs), "paper": cls.paper, "defaults": dict(cls.defaults),
-                "options": {key: list(values) for key, values in cls.options.items()}}  # fmt: skip
+                "options": {key: _plain(option) for key, option in cls.options.items()}}  # fmt: skip
+
+
+def _plain(option: Option) -> list[Any] | dict[str, Any]:
+    """For JSON: the lawful values, or a number's default and what it may be."""
+    return {"default": option.default, "lawful": str(option)} if isinstance(option, Number) else list(option)

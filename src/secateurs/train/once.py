@@ -3,31 +3,46 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from secateurs.errors import BadInput
-from secateurs.models import Weight, unwrap
-from secateurs.planning import Choices, Plan, choose_weights, decide, own_shares, target_sparsity
+from secateurs.models import Left, unwrap
+from secateurs.planning import Choices, Plan, choose_weights, count, decide, own_shares, target_sparsity
 from secateurs.recipe import Recipe
 from secateurs.registry import find_method
-from secateurs.statistics import mean_gradients
+from secateurs.train.blockwise import BlockDone, Pruning, blockwise, goes_by_blocks, within_blocks
+from secateurs.train.dense import Dense
+from secateurs.train.losses import Loss, default_loss
 
 __all__ = ["Pruned", "prune"]
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """What :func:`prune` gives back: the model, the plan it followed, a report row per layer and for the total, the recipe."""
+    """What :func:`prune` gives back.
+
+    Attributes:
+        model: pruned.
+        plan: what was removed. Replaying it elsewhere sets the same entries to zero; values that a method has updated
+            (SparseGPT) are in ``model`` alone.
+        report: a row per layer and for the total; ``error``, where it is known, is a layer's squared output error on the
+            calibration tokens as a share of its squared output.
+        recipe: with the method's defaults filled in.
+        left: parameters that were left alone, each with the reason.
+        rare: experts that got few of the calibration tokens: (weight, expert, tokens).
+    """
 
     model: nn.Module
     plan: Plan
     report: list[dict[str, object]]
     recipe: Recipe
+    left: tuple[Left, ...] = ()
+    rare: tuple[tuple[str, int, int], ...] = ()
 
 
 def prune(
@@ -35,19 +50,41 @@ def prune(
     method: str | Recipe = "magnitude",
     *,
     calibration: Iterable[Any] | None = None,
-    loss: Callable[[nn.Module, Any], Tensor] | None = None,
+    loss: Loss | None = None,
     inplace: bool = False,
+    blocks: str | Sequence[str] = (),
+    only_blocks: str | None = None,
+    propagate: str = "pruned",
+    state: str | Path | None = None,
+    budget: int | None = None,
+    scratch: str | Path | None = None,
+    progress: Callable[[BlockDone], None] | None = None,
     **settings: Any,
 ) -> Pruned:
     """Prune ``model`` once by ``method``; the input is not changed unless ``inplace``.
 
-    ``settings`` are the fields of :class:`secateurs.Recipe`. Criteria that need gradients take ``calibration`` batches and a
-    ``loss(model, batch)``; the default loss is cross-entropy on ``(inputs, labels)`` pairs, or the model's own ``.loss`` on
-    mappings. Frozen weights are pruned too.
+    ``settings`` are the fields of :class:`secateurs.Recipe`. Frozen weights are pruned too.
+
+    Methods that need calibration go through the model block by block (see :func:`secateurs.train.walk.walk`): what lies
+    outside the blocks, as embeddings and the output layer do, is left alone, and the amount counts the weights inside.
+
+    Args:
+        calibration: batches: mappings (``model(**batch)``; padding is told by ``attention_mask``), tensors of token ids or of
+            inputs, ``(inputs, labels)`` pairs. For criteria that need gradients, and for methods that need calibration.
+        loss: ``loss(model, batch)``; by default cross-entropy on pairs, the model's own ``.loss`` on mappings, and text
+            predicts itself (:func:`secateurs.train.losses.default_loss`).
+        blocks: names of the lists of blocks, or of blocks, where they are not found.
+        only_blocks: a range of blocks, ``"4:20"`` for numbers 4 to 19; the others are run through and stay dense.
+        propagate: ``"pruned"`` feeds a block by its pruned predecessors, ``"dense"`` by the dense ones.
+        state: a folder for finished blocks: a run that was killed goes on from it and ends with the same bits.
+        budget: bytes of activations kept in memory; the rest goes to files in ``scratch``.
+        progress: called after every block.
 
     Raises:
-        BadInput: the method needs a training loop, or whatever else cannot work, before anything is changed.
-        NotFinite: a weight or a score is NaN or infinite.
+        BadInput: the method needs a training loop, or whatever else cannot work, before anything is changed. In a walk with
+            ``inplace``, the blocks before one that cannot be pruned are pruned.
+        NotFinite: a weight, a score or an activation is NaN or infinite.
+        NotPositiveDefinite: the Hessian of a layer has no factor (SparseGPT); the message says what to try.
     """
     said = Recipe.of(method, settings)
     known = find_method(said.method)(said.options)
@@ -56,34 +93,54 @@ def prune(
                        "the training loop")  # fmt: skip
     recipe = said.with_defaults(known.defaults)
     choices = Choices.of(recipe, known)
-    chosen = choose_weights(unwrap(model), recipe, trained=False)
+    walks = goes_by_blocks(choices)
+    if walks and calibration is None:
+        raise BadInput(f"{said.method!r} prunes by what calibration data shows: pass calibration=, an iterable of batches "
+                       "(token ids, mappings with input_ids, or (inputs, labels) pairs)")  # fmt: skip
+    if not walks and (blocks or only_blocks or state is not None):
+        raise BadInput("blocks=, only_blocks= and state= are for methods that go block by block, which "
+                       f"{said.method!r} does not; include= and exclude= choose what is pruned")  # fmt: skip
+    if walks:
+        walking = {"blocks": blocks, "propagate": propagate, "budget": budget, "scratch": scratch}
+        target = model if inplace else copy.deepcopy(model)
+        return _block_by_block(target, recipe, choices, calibration, loss or default_loss, only_blocks, state, progress,
+                               walking)  # fmt: skip
+    inner = unwrap(model)
+    chosen = choose_weights(inner, recipe, trained=False)
     sparsity, own = target_sparsity(recipe, choices, chosen), own_shares(recipe, chosen.weights)
-    gradients = None
-    if "gradient" in choices.criterion.needs:
-        gradients = _gradients(model, chosen.weights, calibration, loss, recipe.seed)
-    masks = decide(chosen.weights, choices, sparsity, own, gradients)
+    supply = Dense(inner, chosen, calibration, loss or default_loss, recipe.seed)
+    masks = decide(chosen.weights, choices, sparsity, own, supply)
     plan = Plan.of(chosen.weights, masks, choices.structure.name, recipe.to_dict())
     target = model if inplace else copy.deepcopy(model)
     plan.replay(target, undoable=False)
-    return Pruned(target, plan, plan.masks.report(), recipe)
+    return Pruned(target, plan, plan.masks.report(), recipe, chosen.left)
 
 
-def _gradients(
-    model: nn.Module,
-    weights: tuple[Weight, ...],
-    calibration: Iterable[Any] | None,
-    loss: Callable[[nn.Module, Any], Tensor] | None,
-    seed: int,
-) -> Callable[[Weight], Tensor]:
-    if calibration is None:
-        raise BadInput("this criterion needs gradients: pass calibration=, an iterable of batches (and loss=, unless they "
-                       "are (inputs, labels) pairs)")  # fmt: skip
-    found = mean_gradients(model, {w.name: w.parameter for w in weights}, calibration, loss or _default_loss, seed)
-    return lambda weight: found[weight.name]
+def _block_by_block(
+    model: nn.Module, recipe: Recipe, choices: Choices, calibration: Iterable[Any] | None, loss: Loss,
+    only: str | None, state: str | Path | None, progress: Callable[[BlockDone], None] | None, walking: dict[str, Any],
+) -> Pruned:  # fmt: skip
+    """Prune ``model`` itself, with how much goes from where settled on the dense model."""
+    inner = unwrap(model)
+    chosen = within_blocks(inner, choose_weights(inner, recipe, trained=False), walking["blocks"], only)
+    sparsity, own = target_sparsity(recipe, choices, chosen), own_shares(recipe, chosen.weights)
+    dense = Dense(inner, chosen, calibration, loss, recipe.seed, walking)
+    counts = count(chosen.weights, choices, sparsity, own, dense)
+    for weight in chosen.weights:  # while the model is dense
+        for name in choices.criterion.needs - {"noise", "norms"}:
+            dense(weight)[name]
+    done = blockwise(inner, chosen, choices, counts, dense, dense.batches, state=state, progress=progress,
+                     settings=recipe.to_dict(), seed=recipe.seed, **walking)  # fmt: skip
+    _check_total(recipe, done)
+    pruned = [weight for weight in chosen.weights if weight.name in done.masks]
+    plan = Plan.of(pruned, done.masks, choices.structure.name, recipe.to_dict())
+    report = [row | done.facts.get(str(row["name"]), {}) for row in plan.masks.report()]
+    return Pruned(model, plan, report, recipe, (*chosen.left, *done.left), tuple(done.rare))
 
 
-def _default_loss(model: nn.Module, batch: Any) -> Tensor:
-    if isinstance(batch, Mapping):  # transformers' batches are no dicts
-        return model(**batch).loss
-    inputs, labels = batch
-    return torch.nn.functional.cross_entropy(model(inputs), labels)
+def _check_total(recipe: Recipe, done: Pruning) -> None:
+    """A total was promised over all chosen weights, so none of them may be left."""
+    if done.left and (recipe.total_sparsity is not None or isinstance(recipe.keep, int)):
+        one: Left = done.left[0]
+        raise BadInput(f"the total that was asked for cannot be met: {one.name!r} is left alone ({one.reason}); exclude it, or "
+                       "calibrate with more data")  # fmt: skip

@@ -47,6 +47,9 @@ class Pruner:
         said = Recipe.of(method, settings)
         self._given, self._model = model, unwrap(model)
         self._method = find_method(said.method)(said.options)
+        if "calibration" in self._method.needs:
+            raise BadInput(f"{said.method!r} prunes a trained model block by block: use secateurs.prune(model, "
+                           f"{said.method!r}, ..., calibration=batches)")  # fmt: skip
         self.recipe = said.with_defaults(self._method.defaults)
         self._choices = Choices.of(self.recipe, self._method)
         if self._method.order is not together and not isinstance(self._choices.allocation, Uniform):
@@ -261,8 +264,8 @@ def _was_skipped(optimizer: torch.optim.Optimizer) -> bool:
     return overflow is not None and bool(overflow)
 
 
-def _gradient(weight: Weight) -> Tensor:
+def _gradient(weight: Weight) -> dict[str, Tensor]:
     if weight.parameter.grad is None:
         raise BadInput(f"{weight.name!r} has no gradient at this step; a gradient criterion ranks after a backward pass, "
                        "so let begin be at least 1 and do not clear gradients between backward and step")  # fmt: skip
-    return weight.parameter.grad.detach()
+    return {"gradient": weight.parameter.grad.detach()}

@@ -20,6 +20,7 @@ from secateurs.comparing.spec import MASKED, PROTOCOLS, Dense, Optimizer, Point,
 from secateurs.errors import BadInput
 from secateurs.measure import multiply_adds, payload_bytes, stored_bytes
 from secateurs.planning import Plan
+from secateurs.train import prune
 from tests.comparing.toys import GMP, HALF, TASK, build, masked, run, start, weights
 
 MAGNITUDE = run(method="magnitude")
@@ -96,6 +97,17 @@ def test_gradients_are_of_seeded_training_batches_in_evaluation_mode(method: str
     parameter = dense.get_parameter("0.weight")
     score = parameter.grad.abs() if method == "gradient" else (parameter * parameter.grad).abs()  # type: ignore[union-attr]
     assert torch.equal(weights["0.weight"] != 0, score >= score.flatten().topk(36).values[-1])
+
+
+@pytest.mark.parametrize("method", ["wanda", "sparsegpt"])
+def test_methods_that_go_by_calibration_see_the_same_batches(method: str, folder: Path) -> None:
+    it = run(method=method)
+    found = stage(it, folder)
+    dense = stage(run("dense", point=None), folder).model.eval()
+    batches = Cell(it, ready(it.task), Artefacts(folder)).calibration()
+    by_hand = prune(dense, method, sparsity=0.5, calibration=batches, seed=0)
+    assert found.session is not None and found.session.masks.kept() == by_hand.plan.masks.kept()
+    assert all(torch.equal(value, by_hand.model.state_dict()[name]) for name, value in found.model.state_dict().items())
 
 
 def test_pruning_while_training_ends_at_the_point(folder: Path, tmp_path: Path) -> None:

@@ -103,13 +103,14 @@ class Cell:
     def prune_now(self, model: nn.Module, round_: int = 1, rounds: int = 1) -> Plan:
         """Prune ``model`` in place; gradients are of the task's loss in evaluation mode, without augmentation."""
         recipe = Recipe.from_dict(self.settings(round_, rounds))
-        training, needed = model.training, _needs_gradients(recipe)
+        training, needed = model.training, _needs_data(recipe)
         batches = self.calibration(round_) if needed else None
         plan = prune(model.eval(), recipe, calibration=batches, loss=self.ready.loss, inplace=True).plan
         model.train(training)
         return plan
 
 
-def _needs_gradients(recipe: Recipe) -> bool:
-    defaults = find_method(recipe.method)(recipe.options).defaults
-    return "gradient" in find_criterion(recipe.with_defaults(defaults).criterion or "magnitude").needs
+def _needs_data(recipe: Recipe) -> bool:
+    method = find_method(recipe.method)(recipe.options)
+    criterion = find_criterion(recipe.with_defaults(method.defaults).criterion or "magnitude")
+    return "calibration" in method.needs or bool(criterion.needs - {"noise"})

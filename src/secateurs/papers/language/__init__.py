@@ -1,0 +1,1 @@
+"""Methods made for large language models: after training, with a little text, block by block."""

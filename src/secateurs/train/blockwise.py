@@ -1,0 +1,247 @@
+"""One shot with calibration data: block by block, each measured dense behind its pruned predecessors, pruned, and passed on."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateurs.core.layer import Layer
+from secateurs.core.masks import pack_bits, unpack_bits
+from secateurs.core.structures import Element, PerRow
+from secateurs.errors import BadInput, BrokenPromise, CorruptFile
+from secateurs.extras import require
+from secateurs.files import write_whole
+from secateurs.models import Left, Survey, Weight, broadcast, from_matrices, matrices
+from secateurs.planning import Choices, Supply
+from secateurs.train.dense import Lazy, norms
+from secateurs.train.walk import Block, Inputs, find_route, walk
+
+__all__ = ["BlockDone", "Pruning", "blockwise", "goes_by_blocks", "within_blocks"]
+
+_NO_TOKENS = "no calibration token reached it"
+
+
+@dataclass(frozen=True)
+class BlockDone:
+    """A finished block, for progress: the ``number``-th of ``total``, and of its weights how many there are and have gone.
+
+    ``error`` is the largest squared output error of its layers, as a share of the squared output; None where it is unknown.
+    """
+
+    name: str
+    number: int
+    total: int
+    size: int
+    removed: int
+    error: float | None
+
+
+@dataclass
+class Pruning:
+    """What is removed, gathered block by block.
+
+    Attributes:
+        masks: by weight name, True = kept.
+        facts: by weight name, numbers for the report.
+        left: weights that were left alone, with the reason.
+        rare: experts that got few of the tokens: (weight, expert, tokens).
+    """
+
+    masks: dict[str, Tensor] = field(default_factory=dict)
+    facts: dict[str, dict[str, float]] = field(default_factory=dict)
+    left: list[Left] = field(default_factory=list)
+    rare: list[tuple[str, int, int]] = field(default_factory=list)
+
+
+def goes_by_blocks(choices: Choices) -> bool:
+    """Whether a pruning by ``choices`` is a walk through the model."""
+    return "calibration" in choices.method.needs or "norms" in choices.criterion.needs
+
+
+def within_blocks(model: nn.Module, chosen: Survey, blocks: str | Sequence[str] = (), only: str | None = None) -> Survey:
+    """The part of ``chosen`` that a walk through ``model`` reaches; the rest is left alone, with the reason.
+
+    ``only`` is a range of blocks, ``"4:20"`` for numbers 4 to 19, of all lists together, counted from 0.
+
+    Raises:
+        BadInput: nothing of it, ``blocks`` names what is not there, or ``only`` is no range of blocks.
+    """
+    route = find_route(model, chosen, blocks)
+    if not route.weights:
+        reasons = "; ".join(f"{left.name!r}: {left.reason}" for left in route.left[:3])
+        raise BadInput(f"nothing to walk through: {reasons}")
+    stops = route.stops if only is None else route.stops[_range(only, len(route.stops))]
+    inside = {weight.name for stop in stops for weight in stop.weights}
+    weights = tuple(weight for weight in chosen.weights if weight.name in inside)
+    if not weights:
+        raise BadInput(f"blocks {only!r} hold nothing that was chosen to be pruned")
+    others = (w for w in route.weights if w.name not in inside)
+    left = tuple(Left(w.name, w.shape, w.size, f"not in blocks {only}") for w in others)
+    return Survey(weights, (*chosen.left, *route.left, *left), chosen.order)
+
+
+def _range(only: str, total: int) -> slice:
+    found = re.fullmatch(r"(\d*):(\d*)", only)
+    first, last = (int(found[1] or 0), int(found[2] or total)) if found else (0, 0)
+    if not 0 <= first < last <= total:
+        raise BadInput(f"only_blocks={only!r}: give a range of the {total} blocks, as '0:{total}'; the last is not in it")
+    return slice(first, last)
+
+
+def blockwise(
+    model: nn.Module, chosen: Survey, choices: Choices, counts: Mapping[str, int], supply: Supply, batches: Iterable[Any],
+    *, state: str | Path | None = None, progress: Callable[[BlockDone], None] | None = None, **walking: Any,
+) -> Pruning:  # fmt: skip
+    """Prune ``chosen`` of ``model`` in place by ``choices``, removing ``counts`` units of every weight.
+
+    ``supply`` gives what the criterion needs besides the norms; ``walking`` are arguments of
+    :func:`secateurs.train.walk.walk`, ``state`` its folder.
+
+    Raises:
+        BadInput, NotFinite, NotPositiveDefinite: a layer cannot be pruned; those before it are.
+    """
+    wants = choices.method.measures if "gram" in choices.method.measures else (*choices.method.measures, "norms")
+    visit = _Visit(choices, counts, supply, None if state is None else Path(state))
+    told = None if progress is None else _Telling(visit.facts, progress)
+    walked = walk(model, chosen, batches, wants, visit, state=state, progress=told, **walking)
+    done = _gathered(walked.facts, visit, chosen)
+    done.left += [left for left in walked.left if left.name in counts]
+    return done
+
+
+class _Visit:
+    """Prunes a block, one weight after the other."""
+
+    def __init__(self, choices: Choices, counts: Mapping[str, int], supply: Supply, state: Path | None):
+        self._choices, self._counts, self._supply, self._state = choices, counts, supply, state
+        self.masks: dict[str, Tensor] = {}
+        self.facts: dict[str, dict[str, Any]] = {}
+
+    def __call__(self, block: Block) -> dict[str, Any]:
+        """What is to be known of the block, as JSON-able data."""
+        layers: dict[str, dict[str, float]] = {}
+        left: dict[str, str] = {}
+        shared: dict[int, _Measured] = {}
+        masks: dict[str, Tensor] = {}
+        for weight in block.weights:
+            reason = _unreached(weight, block)
+            if reason:
+                left[weight.name] = reason
+                continue
+            inputs = block.statistics[weight.name]
+            measured = shared.setdefault(id(inputs), _Measured(inputs))
+            masks[weight.name], facts = self._prune(weight, measured)
+            kept = int(torch.count_nonzero(masks[weight.name]))
+            layers[weight.name] = {"size": weight.size, "removed": weight.size - kept, **facts}
+        found = {"layers": layers, "left": left, "rare": [list(row) for row in block.rare()],
+                 "masks": self._keep(block.index, masks)}  # fmt: skip
+        self.masks |= masks
+        self.facts[block.name] = found
+        return found
+
+    def _prune(self, weight: Weight, measured: _Measured) -> tuple[Tensor, Mapping[str, float]]:
+        layer = self._layer(weight, measured)
+        solved = self._choices.method.solve(layer)
+        mask = from_matrices(weight, solved.kept)
+        removed = weight.size - int(torch.count_nonzero(mask))
+        if isinstance(layer.structure, (Element, PerRow)) and removed != layer.remove:
+            raise BrokenPromise(f"{layer.remove} of {weight.name!r} were to go, {removed} have: {weight.name!r} is not changed")
+        if solved.values is not None:
+            weight.parameter.copy_(from_matrices(weight, solved.values))
+        weight.parameter.masked_fill_(~mask, 0)
+        return mask.cpu(), solved.facts
+
+    def _layer(self, weight: Weight, measured: _Measured) -> Layer:
+        count, layout = self._counts[weight.name], weight.layout
+
+        def supply(weight: Weight) -> Lazy:
+            found = self._supply(weight)
+            makers = {name: (lambda name=name: found[name]) for name in found}
+            return Lazy(makers | {"norms": lambda: broadcast(weight, measured.norms)})
+
+        return Layer(
+            name=weight.name,
+            matrices=matrices(weight),
+            remove=count,
+            structure=self._choices.structure,
+            measured=measured.grams,
+            kept=lambda: matrices(weight, self._choices.mask(weight, count, supply)),
+            shared=measured.memo,
+            taps=weight.parameter[(0,) * (max(layout.out_dim, layout.in_dim) + 1)].numel(),
+        )
+
+    def _keep(self, index: int, masks: Mapping[str, Tensor]) -> str:
+        """Write the masks of a block beside what the walk keeps of it; their checksum."""
+        if self._state is None:
+            return ""
+        content: bytes = require("safetensors.torch", "files").save({n: pack_bits(mask) for n, mask in masks.items()})
+        write_whole(_masks_file(self._state, index), content)
+        return hashlib.sha256(content).hexdigest()
+
+    def stored(self, index: int, facts: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+        """The masks of a block that was finished in an earlier run."""
+        assert self._state is not None
+        path = _masks_file(self._state, index)
+        content = path.read_bytes() if path.is_file() else b""
+        if hashlib.sha256(content).hexdigest() != facts["masks"]:
+            raise CorruptFile(f"{str(path)!r} is missing or altered: remove {str(self._state)!r} and start again")
+        packed = require("safetensors.torch", "files").load(content)
+        return {name: unpack_bits(packed[name], shapes[name]) for name in facts["layers"]}
+
+
+class _Measured:
+    """What was measured of an input, for all the weights that read it."""
+
+    def __init__(self, inputs: Inputs):
+        self.norms = norms(inputs)  # before a solver takes the Gram matrix's memory
+        self.grams = {"gram": tuple(one.gram for one in inputs["gram"])} if "gram" in inputs else {}  # type: ignore[attr-defined]
+        self.memo: dict[str, Any] = {}
+
+
+class _Telling:
+    """Progress of the walk as progress of the pruning."""
+
+    def __init__(self, visited: Mapping[str, Mapping[str, Any]], tell: Callable[[BlockDone], None]):
+        self._visited, self._tell = visited, tell
+
+    def __call__(self, number: int, total: int, name: str) -> None:
+        """A block is finished; one that an earlier run has finished has nothing to tell of its layers."""
+        layers = self._visited.get(name, {}).get("layers", {}).values()
+        errors = [row["error"] for row in layers if "error" in row]
+        sizes, gone = (sum(int(row[key]) for row in layers) for key in ("size", "removed"))
+        self._tell(BlockDone(name, number, total, sizes, gone, max(errors, default=None)))
+
+
+def _unreached(weight: Weight, block: Block) -> str:
+    """Why there is nothing to judge the weight by; empty where there is something."""
+    if weight.name in block.unseen:
+        return _NO_TOKENS
+    unused = [i for i, tokens in enumerate(block.statistics[weight.name].tokens) if not tokens]
+    return f"no calibration token reached its experts {', '.join(map(str, unused))}" if unused else ""
+
+
+def _gathered(facts: Mapping[str, Mapping[str, Any]], visit: _Visit, chosen: Survey) -> Pruning:
+    """Everything by weight, from the facts of the blocks of this run and of earlier ones."""
+    by_name = {weight.name: weight for weight in chosen.weights}
+    shapes = {name: weight.shape for name, weight in by_name.items()}
+    found, masks = Pruning(), dict(visit.masks)
+    for index, (name, block) in enumerate(facts.items()):
+        if block and name not in visit.facts:
+            masks |= visit.stored(index, block, shapes)
+        for layer, row in block.get("layers", {}).items():
+            found.facts[layer] = {key: value for key, value in row.items() if key not in ("size", "removed")}
+        found.left += [Left(n, shapes[n], by_name[n].size, why) for n, why in block.get("left", {}).items()]
+        found.rare += [(weight, expert, tokens) for weight, expert, tokens in block.get("rare", [])]
+    found.masks = {name: masks[name] for name in shapes if name in masks}
+    return found
+
+
+def _masks_file(folder: Path, index: int) -> Path:
+    return folder / f"masks-{index:05d}.safetensors"

@@ -1,0 +1,130 @@
+"""What is known of a model's weights before anything is removed, each piece computed when it is first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateurs.errors import BadInput
+from secateurs.models import Survey, Weight, broadcast
+from secateurs.statistics import gradient_sums, mean_gradients, single_samples
+from secateurs.statistics.zeroth_order import zeroth_order
+from secateurs.train.losses import Loss
+from secateurs.train.walk import Block, Inputs, walk
+
+__all__ = ["Dense", "Lazy", "norms"]
+
+
+class Lazy(Mapping[str, Tensor]):
+    """Tensors by name, computed when they are looked up."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], Tensor]]):
+        self._makers = dict(makers)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._makers[name]()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._makers
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+
+class Dense:
+    """The statistics of a model and its calibration batches, for :func:`secateurs.planning.decide`.
+
+    Args:
+        model: unwrapped; left as it is.
+        chosen: the weights.
+        calibration: batches; gone through once where one statistic needs them once, and otherwise kept.
+        loss: of a batch.
+        seed: of shuffled loaders, dropout and noise.
+        walking: arguments of :func:`secateurs.train.walk.walk` for the norms.
+    """
+
+    def __init__(self, model: nn.Module, chosen: Survey, calibration: Iterable[Any] | None, loss: Loss, seed: int,
+                 walking: Mapping[str, Any] | None = None):  # fmt: skip
+        self._model, self._chosen, self._given = model, chosen, calibration
+        self._loss, self._seed, self._walking = loss, seed, dict(walking or {})
+        self._sums = cache(self._gradient_sums)
+
+    def __call__(self, weight: Weight) -> Lazy:
+        """What there is to know of ``weight``."""
+        return Lazy({
+            "gradient": lambda: self._gradients[weight.name],
+            "gradient-magnitude": lambda: self._sums("absolute")[weight.name],
+            "gradient-magnitude-l2": lambda: self._sums("squared")[weight.name].sqrt(),
+            "norms": lambda: self._norms_of(weight),
+            "slope": lambda: torch.tensor(self._slopes[weight.name], dtype=torch.float64),
+        })  # fmt: skip
+
+    @cached_property
+    def batches(self) -> list[Any]:
+        """The calibration batches; a loader that shuffles does so by the seed.
+
+        Raises:
+            BadInput: there are none.
+        """
+        with torch.random.fork_rng([]):
+            torch.manual_seed(self._seed)
+            found = list(self._batches())
+        if not found:
+            raise BadInput("calibration gave no batch; pass at least one")
+        return found
+
+    def _batches(self) -> Iterable[Any]:
+        if self._given is None:
+            raise BadInput("this needs calibration batches: pass calibration=, an iterable of batches")
+        if isinstance(self._given, (Tensor, Mapping, str)):
+            raise BadInput(f"calibration is a {type(self._given).__name__}: give an iterable of batches, if only [batch]")
+        return self._given
+
+    @property
+    def _parameters(self) -> dict[str, Tensor]:
+        return {weight.name: weight.parameter for weight in self._chosen.weights}
+
+    @cached_property
+    def _gradients(self) -> dict[str, Tensor]:
+        if self._given is None:
+            raise BadInput("this criterion needs gradients: pass calibration=, an iterable of batches (and loss=, unless they "
+                           "are (inputs, labels) pairs)")  # fmt: skip
+        batches = self.batches if "batches" in self.__dict__ else self._batches()
+        return mean_gradients(self._model, self._parameters, batches, self._loss, self._seed)
+
+    def _gradient_sums(self, want: str) -> dict[str, Tensor]:
+        samples = single_samples(self.batches)
+        found = gradient_sums(self._model, self._parameters, samples, self._loss, wants=[want], seed=self._seed)
+        return {name: getattr(one, want) for name, one in found.items()}
+
+    @cached_property
+    def _slopes(self) -> dict[str, float]:
+        return zeroth_order(self._model, self._parameters, self.batches, self._loss, seed=self._seed)
+
+    @cached_property
+    def _norms(self) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+
+        def record(block: Block) -> None:
+            found.update({name: norms(inputs) for name, inputs in block.statistics.items()})
+
+        walk(self._model, self._chosen, self.batches, ["norms"], record, **self._walking | {"propagate": "dense"})
+        return found
+
+    def _norms_of(self, weight: Weight) -> Tensor:
+        if weight.name not in self._norms:
+            raise BadInput(f"no calibration batch reached {weight.name!r}, so there is nothing to judge it by: exclude it")
+        return broadcast(weight, self._norms[weight.name])
+
+
+def norms(inputs: Inputs) -> Tensor:
+    """``sqrt(sum of x_j^2 over tokens / sequences)`` of what a weight reads, ``[parts, columns]``."""
+    kind = "norms" if "norms" in inputs else "gram"
+    return torch.stack([(one.squares / max(one.sequences, 1)).sqrt() for one in inputs[kind]])  # type: ignore[attr-defined]

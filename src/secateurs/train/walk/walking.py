@@ -1,0 +1,285 @@
+"""The walk: block by block, measure the inputs of the weights, prune, and go on with what the pruned block gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from secateurs.errors import BadInput, near
+from secateurs.measure.mode import evaluating
+from secateurs.models import Left, Survey, Weight, unwrap
+from secateurs.statistics import find_accumulator
+from secateurs.train.walk.collect import Collector, Inputs
+from secateurs.train.walk.experts import configurations, eager_experts
+from secateurs.train.walk.padding import tokens_of
+from secateurs.train.walk.replay import Call, Forward, Replay, default_forward
+from secateurs.train.walk.route import Route, find_route
+from secateurs.train.walk.state import State, digest, digest_of_batches, own_tensors
+from secateurs.train.walk.store import Store
+
+__all__ = ["Block", "Source", "Walked", "walk"]
+
+PROPAGATE = ("pruned", "dense")
+
+
+@dataclass(frozen=True)
+class Block:
+    """What a visit gets: a block, dense still, fed by its predecessors.
+
+    Attributes:
+        name, index, total: which of how many blocks of the walk.
+        module: the block.
+        weights: to be pruned in place, by writing into ``weight.parameter``.
+        statistics: by weight name, what was measured of its inputs.
+        unseen: names of weights whose layer no batch reached: there is nothing to judge them by, and no statistics.
+    """
+
+    name: str
+    index: int
+    total: int
+    module: nn.Module = field(repr=False)
+    weights: tuple[Weight, ...] = field(repr=False)
+    statistics: Mapping[str, Inputs] = field(repr=False)
+    unseen: tuple[str, ...] = ()
+
+    def rare(self, share: float = 0.1) -> list[tuple[str, int, int]]:
+        """Experts that got less than ``share`` of an even portion of the routed tokens: (weight, expert, tokens)."""
+        found = []
+        for weight in self.weights:
+            if weight.kind == "experts" and weight.name in self.statistics:
+                tokens = self.statistics[weight.name].tokens
+                found += [(weight.name, i, n) for i, n in enumerate(tokens) if n < share * sum(tokens) / len(tokens)]
+        return found
+
+
+class Source(Protocol):
+    """Where the values of a block come from before it runs, and what happens when the walk has done with it."""
+
+    resident: bool  # whether all blocks have values at all times
+
+    def outside(self, blocks: Iterable[str]) -> AbstractContextManager[None]:
+        """Inside, layers that lie in none of ``blocks`` have their values when they are called."""
+
+    def open(self, name: str, module: nn.Module) -> None:
+        """Give the block its dense values."""
+
+    def close(self, name: str, module: nn.Module) -> None:
+        """The block is finished and will not run again."""
+
+
+class _Resident:
+    """A model that is in memory as a whole."""
+
+    resident = True
+
+    def outside(self, blocks: Iterable[str]) -> AbstractContextManager[None]:
+        """They have."""
+        return nullcontext()
+
+    def open(self, name: str, module: nn.Module) -> None:
+        """It has them."""
+
+    def close(self, name: str, module: nn.Module) -> None:
+        """It stays."""
+
+
+@dataclass(frozen=True)
+class Walked:
+    """What a walk has done: the visits' facts by block, weights it left alone, bytes of activations that went to disk."""
+
+    facts: dict[str, dict[str, Any]]
+    left: tuple[Left, ...]
+    spilled: int
+
+
+#: Prunes the block's weights in place; what it returns is kept as the block's facts (JSON-able).
+Visit = Callable[[Block], Mapping[str, Any] | None]
+#: Called after every block: (blocks done, blocks in all, name of the block).
+Progress = Callable[[int, int, str], None]
+
+
+def walk(
+    model: nn.Module,
+    chosen: Survey,
+    batches: Iterable[Any],
+    wants: Sequence[str],
+    visit: Visit,
+    *,
+    blocks: str | Sequence[str] = (),
+    propagate: str = "pruned",
+    dtype: torch.dtype = torch.float32,
+    share: bool = True,
+    keep: str | None = None,
+    forward: Forward = default_forward,
+    budget: int | None = None,
+    scratch: str | Path | None = None,
+    state: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    source: Source | None = None,
+    progress: Progress | None = None,
+    seed: int = 0,
+) -> Walked:
+    """Prune the ``chosen`` weights of ``model`` in place, block by block (Frantar & Alistarh 2023; Sun et al. 2023).
+
+    For every block: run all batches through the dense block, fed by its predecessors, and measure the inputs of its weights;
+    let ``visit`` prune them; run the batches through the pruned block to feed the next one. The model's own forward is run
+    each time, with finished blocks handing out what they gave before, so masks, rotary tables and encoder states are always
+    the model's own. A mapping's attention masks keep padding out of the statistics.
+
+    Args:
+        model: in any mode; it runs in evaluation mode without gradients or caches, and is as before afterwards.
+        chosen: the weights to prune (see :func:`secateurs.models.select`).
+        batches: mappings (``model(**batch)``), tensors or ``(inputs, labels)`` pairs, kept in memory.
+        wants: statistics: ``"norms"``, ``"gram"``, ``"moments"``.
+        visit: called for every block that has weights, with the model as it is then.
+        blocks: names of the lists of blocks, or of blocks, where they are not found (:func:`secateurs.models.find_blocks`).
+        propagate: ``"pruned"`` feeds a block by its pruned predecessors, ``"dense"`` by the dense ones.
+        dtype: of the statistics, float32 or float64.
+        share: measure once what several weights read.
+        keep: ``"all"`` keeps the outputs of every block, where a model uses others than those of the block before.
+        forward: how the model is called with a batch.
+        budget: bytes of activations kept in memory; what is beyond goes to files in ``scratch``.
+        state: a folder for what is finished. If it holds a part of the same walk, that is taken over and not done again.
+        settings: what else the visits depend on, as JSON-able data: another value does not continue the ``state``.
+        source: where blocks get their values, for a model that is not in memory as a whole.
+        progress: called after every block.
+        seed: of random numbers the model may draw.
+
+    Raises:
+        BadInput: no batch, nothing to walk, or whatever cannot be measured; blocks visited before it stay pruned.
+        NotFinite: activations are not finite; names the layer.
+    """
+    if propagate not in PROPAGATE:
+        raise BadInput(f"propagate={propagate!r}: use 'pruned' or 'dense'{near(propagate, PROPAGATE)}")
+    if keep not in (None, "all"):
+        raise BadInput(f"keep={keep!r}: say 'all', or nothing")
+    for want in wants:
+        find_accumulator(want)
+    given = list(batches)
+    if not given:
+        raise BadInput("calibration gave no batch; pass at least one")
+    inner, source = unwrap(model), source or _Resident()
+    if not source.resident and state is None:
+        raise BadInput("a model that is read block by block needs state=, a folder for the finished blocks")
+    route = find_route(inner, chosen, blocks)
+    with ExitStack() as stack:
+        for context in (evaluating(inner), _no_cache(inner), eager_experts(inner)):
+            stack.enter_context(context)
+        store = stack.enter_context(Store(budget, scratch))
+        stack.enter_context(source.outside([stop.name for stop in route.stops]))
+        replay = Replay(inner, {stop.name: stop.module for stop in route.stops}, given, forward, store, seed)
+        if source.resident and route.stops:
+            route = route.through(replay.order())
+        replay.ends = None if keep == "all" else route.ends
+        route = route.until_done()
+        if not route.stops:
+            reasons = "; ".join(f"{left.name!r}: {left.reason}" for left in route.left[:3])
+            raise BadInput(f"nothing to walk through: {reasons or 'no weight is selected'}")
+        identity = {"blocks": [stop.name for stop in route.stops], "weights": [w.name for w in route.weights],
+                    "statistics": list(wants), "propagate": propagate, "dtype": str(dtype), "seed": seed,
+                    "calibration": digest_of_batches(given) if state else "", "settings": dict(settings or {})}  # fmt: skip
+        at = State(state, identity) if state is not None else None
+        collector = partial(Collector, wants=wants, dtype=dtype, share=share)
+        steps = _Steps(route, replay, source, at, propagate == "dense", collector)
+        facts = {}
+        for index, stop in enumerate(route.stops):
+            facts[stop.name] = steps.take(index, visit)
+            if progress is not None:
+                progress(index + 1, len(route.stops), stop.name)
+        return Walked(facts, route.left, store.spilled)
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """One block after the other."""
+
+    route: Route
+    replay: Replay
+    source: Source
+    state: State | None
+    dense: bool
+    collector: Callable[[Sequence[Weight]], Collector]
+
+    def take(self, index: int, visit: Visit) -> dict[str, Any]:
+        """Measure, prune and pass on one block, or take it over finished; its facts."""
+        stop = self.route.stops[index]
+        self.source.open(stop.name, stop.module)
+        before = digest(own_tensors(stop.name, stop.module).values()) if self.state else ""
+        if self.state is not None and index < len(self.state.finished):
+            facts = self._take_over(index, before)
+        else:
+            facts = self._prune(index, visit)
+            if self.state is not None:
+                self.state.save(stop.name, stop.module, before, facts)
+        self.replay.finish(stop.name)
+        self.source.close(stop.name, stop.module)
+        return facts
+
+    def _prune(self, index: int, visit: Visit) -> dict[str, Any]:
+        stop = self.route.stops[index]
+        facts: Mapping[str, Any] = {}
+        if stop.weights:
+            collector = self.collector(stop.weights)
+            self._pass(index, collector, record=self.dense)
+            collector.check()
+            unseen = tuple(weight.name for weight in stop.weights if weight.name not in collector.inputs)
+            block = Block(stop.name, index, len(self.route.stops), stop.module, stop.weights, collector.inputs, unseen)
+            facts = visit(block) or {}
+        if not (self.dense and stop.weights):
+            self._pass(index, None, record=True)
+        return dict(facts)
+
+    def _take_over(self, index: int, before: str) -> dict[str, Any]:
+        assert self.state is not None
+        stop, entry = self.route.stops[index], self.state.finished[index]
+        if entry["dense"] != before:
+            raise BadInput(f"state={str(self.state.folder)!r} is of another model: {stop.name!r} has other values than when it "
+                           "was pruned; give the same model, unpruned, or another folder")  # fmt: skip
+        if self.dense:
+            self._pass(index, None, record=True)
+        stored = self.state.load(index)
+        for name, value in own_tensors(stop.name, stop.module).items():
+            value.copy_(stored[name])
+        if not self.dense:
+            self._pass(index, None, record=True)
+        return dict(entry["facts"])
+
+    def _pass(self, index: int, collector: Collector | None, record: bool) -> None:
+        """Run every batch through a block. What the last block gives is wanted by nobody."""
+        stop, last = self.route.stops[index], index == len(self.route.stops) - 1
+        if collector is None and last:
+            return
+        for i in range(self.replay.batches):
+            outputs = self.replay.run(i, stop.name, self._caller(i, stop.module, collector))
+            if record and not last:
+                self.replay.record(i, stop.name, outputs)
+
+    def _caller(self, index: int, block: nn.Module, collector: Collector | None) -> Call:
+        def call(forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if collector is None:
+                return forward(*args, **kwargs)
+            tokens = tokens_of(self.replay.batch(index), forward, args, kwargs)
+            return collector.run(tokens, block, forward, args, kwargs)
+
+        return call
+
+
+@contextmanager
+def _no_cache(model: nn.Module) -> Iterator[None]:
+    """Without caches of keys and values inside: every part's configuration says so."""
+    configs = configurations(model, "use_cache")
+    before = [(config, config.use_cache) for config in configs]
+    try:
+        for config in configs:
+            config.use_cache = False
+        yield
+    finally:
+        for config, was in before:
+            config.use_cache = was
