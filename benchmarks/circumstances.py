@@ -1,11 +1,11 @@
-"""Under what a measurement was taken, and where it is written."""
+"""Take measurements, say under what they were taken, and write them down."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 import secateurs as sc
 from secateurs.files import write_whole
 
-__all__ = ["circumstances", "written"]
+__all__ = ["circumstances", "measured"]
 
 
 def circumstances() -> dict[str, Any]:
@@ -23,7 +23,12 @@ def circumstances() -> dict[str, Any]:
             "python": platform.python_version(), "secateurs": sc.__version__}  # fmt: skip
 
 
-def written(path: Path, found: Mapping[str, Any]) -> None:
-    """Write ``found`` to ``path`` as JSON, in place of what was there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, (json.dumps(found, indent=1) + "\n").encode())
+def measured(parts: Mapping[str, Callable[[], dict[str, Any]]], path: Path) -> None:
+    """Take every measurement, show it, and put it into the JSON at ``path``; what else is in there stays."""
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    for name, measure in parts.items():
+        print(f"{name} ...", flush=True)
+        found[name] = {**measure(), **circumstances()}
+        print(json.dumps(found[name], indent=1), flush=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, (json.dumps(found, indent=1) + "\n").encode())

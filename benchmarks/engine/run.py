@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.circumstances import circumstances, written
+from benchmarks.circumstances import measured
 from benchmarks.engine.size import import_time, ranking, state
 from benchmarks.engine.step import TASKS, measure
 
@@ -22,14 +21,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run everything, or the parts named, and rewrite those parts of the results."""
     said = _parser().parse_args(arguments)
     torch.set_num_threads(said.threads)
-    found: dict[str, Any] = json.loads(said.out.read_text()) if said.out.exists() else {}
     parts: dict[str, Callable[[], dict[str, Any]]] = {"state": state, "import": import_time, "ranking": ranking}
     parts |= {f"step {task}": functools.partial(measure, task, said.steps) for task in TASKS}
-    for name in said.only or parts:
-        print(f"{name} ...", flush=True)
-        found[name] = {**parts[name](), **circumstances()}
-        print(json.dumps(found[name], indent=1), flush=True)
-        written(said.out, found)
+    measured({name: parts[name] for name in said.only or parts}, said.out)
     return 0
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.circumstances import circumstances, written
+from benchmarks.circumstances import measured
 from benchmarks.harness.overhead import TASKS, overhead
 from benchmarks.harness.reading import read_and_render
 from benchmarks.harness.side_by_side import side_by_side
@@ -22,17 +21,12 @@ RESULTS = Path(__file__).parents[1] / "results" / "harness.json"
 def main(arguments: list[str] | None = None) -> int:
     """Run everything, or the parts named, and rewrite those parts of the results."""
     said = _parser().parse_args(arguments)
-    found: dict[str, Any] = json.loads(said.out.read_text()) if said.out.exists() else {}
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         **{f"overhead {task}": functools.partial(overhead, task, said.repeats, said.steps) for task in TASKS},
         "jobs": functools.partial(side_by_side, repeats=said.repeats, steps=said.steps),
         "report": functools.partial(read_and_render, repeats=said.repeats),
     }
-    for name in said.only or parts:
-        print(f"{name} ...", flush=True)
-        found[name] = {**parts[name](), **circumstances()}
-        print(json.dumps(found[name], indent=1), flush=True)
-        written(said.out, found)
+    measured({name: parts[name] for name in said.only or parts}, said.out)
     return 0
 
 

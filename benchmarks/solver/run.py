@@ -7,24 +7,21 @@ machine does hits both alike. A ratio compares two turns that followed each othe
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-import secateurs as sc
+from benchmarks.circumstances import measured
 from benchmarks.solver.published import inverse_factor, prune
 from secateurs.core.obs import Blockwise, Fixed, Groups, solve
 from secateurs.core.obs_factor import factorise
 from secateurs.core.structures import NM
-from secateurs.files import write_whole
 
 RESULTS = Path(__file__).parents[1] / "results" / "solver.json"
 SHAPES = ("512x2048", "2048x8192")
@@ -35,16 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure every shape and rewrite its part of the results."""
     said = _parser().parse_args(arguments)
     torch.set_num_threads(said.threads)
-    found: dict[str, Any] = json.loads(said.out.read_text()) if said.out.exists() else {}
-    for shape in said.shapes:
-        print(f"{shape} ...", flush=True)
-        rows, columns = map(int, shape.split("x"))
-        found[f"{shape} threads {said.threads}"] = measured = measure(rows, columns, said.repeats)
-        measured |= {"threads": said.threads, "cpus": os.cpu_count(), "load": os.getloadavg()[0], "torch": torch.__version__,
-                     "python": platform.python_version(), "secateurs": sc.__version__}  # fmt: skip
-        print(json.dumps(measured, indent=1), flush=True)
-        said.out.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(said.out, (json.dumps(found, indent=1) + "\n").encode())
+    shapes = {shape: map(int, shape.split("x")) for shape in said.shapes}
+    measured({f"{name} threads {said.threads}": partial(measure, *shape, said.repeats) for name, shape in shapes.items()}, said.out)
     return 0
 
 
