@@ -32,8 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure every shape and rewrite its part of the results."""
     said = _parser().parse_args(arguments)
     torch.set_num_threads(said.threads)
-    shapes = {shape: map(int, shape.split("x")) for shape in said.shapes}
-    measured({f"{name} threads {said.threads}": partial(measure, *shape, said.repeats) for name, shape in shapes.items()}, said.out)
+    sizes = {shape: map(int, shape.split("x")) for shape in said.shapes}
+    parts = {f"{shape} threads {said.threads}": partial(measure, *size, said.repeats) for shape, size in sizes.items()}
+    measured(parts, said.out)
     return 0
 
 
