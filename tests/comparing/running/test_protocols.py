@@ -119,7 +119,7 @@ def test_pruning_while_training_ends_at_the_point(folder: Path, tmp_path: Path) 
 
 
 def test_rounds_end_at_the_same_counts_as_one_shot(folder: Path) -> None:
-    row = execute(run("iterative", rounds=3, method="taylor"), folder)
+    row = execute(run("iterative", rounds=3, method="taylor", allocation="uniform"), folder)
     assert [layer["kept"] for layer in row["layers"]] == [36, 18] and row["steps"] == 9
     counts = [57 + 29] * 3 + [45 + 23] * 3 + [36 + 18] * 3
     assert row["average_density"] == pytest.approx(sum(counts) / (9 * 108), abs=0.01)
