@@ -67,12 +67,15 @@ def test_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert names["check"].ok
 
 
-def test_language_page() -> None:
+def test_language_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     pytest.importorskip("transformers")
     from tests.models.families import family
 
     ids = torch.randint(3, 48, (8, 6))
-    names = execute("docs/language.md", {"model": family("llama", torch.float32), "ids": ids})
+    model = family("llama", torch.float32)
+    model.save_pretrained("model")
+    names = execute("docs/language.md", {"model": model, "ids": ids})
     assert names["pruned"].plan.sparsity == 0.5 and "error" in names["pruned"].report[0]
     shares = {entry.name.split(".")[-2]: entry.sparsity for entry in names["by_hand"].plan.entries}
     assert shares["up_proj"] == 0.5 and shares["down_proj"] == pytest.approx(0.3, abs=0.03)

@@ -95,7 +95,7 @@ def test_the_same_command_goes_on(speaker: Path, as_json, command, monkeypatch: 
     words = ("prune", speaker, "--method", "sparsegpt", "--sparsity", 0.5, *TEXT, "--out")
     as_json(*words, "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(calibrating, "_teller", lambda at: lambda done: (_ for _ in ()).throw(Killed()))
+        patch.setattr(calibrating, "teller", lambda at: lambda done: (_ for _ in ()).throw(Killed()))
         with pytest.raises(Killed):
             from secateurs.cli.app import app
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateurs.core.masks import Masks, pack_bits, unpack_bits
+from secateurs.core.masks import Masks, Packed, pack_bits, unpack_bits
 from secateurs.errors import BadInput, CorruptFile
 
 
@@ -69,3 +69,14 @@ def test_state_dict_takes_a_bit_an_entry_and_loads_without_pickled_code():
 def test_a_mask_is_boolean():
     with pytest.raises(BadInput, match=r"the mask of 'w' has dtype torch\.float32"):
         Masks({"w": torch.ones(2)})
+
+
+def test_packed_masks_are_the_same_masks():
+    plain = Masks({"a": torch.rand(3, 5) > 0.5, "b": torch.rand(17) > 0.2})
+    packed = Packed({name: pack_bits(mask) for name, mask in plain.items()}, {"a": (3, 5), "b": (17,)})
+    assert list(packed) == ["a", "b"] and len(packed) == 2 and "a" in packed and "c" not in packed
+    assert all(torch.equal(packed[name], plain[name]) and packed.shape(name) == plain.shape(name) for name in plain)
+    assert packed.kept() == plain.kept() and packed.report() == plain.report() and packed.size == 32
+    assert list(packed.only(["b"])) == ["b"] and packed.sparsity == plain.sparsity
+    again = Masks.from_state_dict(packed.state_dict())
+    assert all(torch.equal(again[name], plain[name]) for name in plain)

@@ -16,7 +16,7 @@ from secateurs.formats import load
 from secateurs.models import unwrap
 from secateurs.planning import Plan
 
-__all__ = ["Check", "Verification", "planned_zeros", "same_tensors", "verify"]
+__all__ = ["Check", "Verification", "planned_counts", "planned_zeros", "same_tensors", "verify"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def verify(
     """
     checks: list[Check] = []
     if plan is not None:
-        checks += [_counts(plan), planned_zeros(dict(unwrap(model).named_parameters(remove_duplicate=False)), plan)]
+        checks += [planned_counts(plan), planned_zeros(dict(unwrap(model).named_parameters(remove_duplicate=False)), plan)]
     if dense is not None:
         if plan is None or example is None:
             raise BadInput("verify(dense=...) compares outputs under a plan: give plan= and example= too")
@@ -87,7 +87,8 @@ def verify(
     return Verification(tuple(checks))
 
 
-def _counts(plan: Plan) -> Check:
+def planned_counts(plan: Plan) -> Check:
+    """Whether every mask removes what its entry says."""
     kept = plan.masks.kept()
     wrong = [e.name for e in plan.entries if e.size - kept[e.name] != e.removed]
     detail = f"wrong in {wrong[0]!r}" if wrong else f"{plan.removed} of {plan.size} entries removed"

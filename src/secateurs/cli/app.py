@@ -94,20 +94,23 @@ def prune(
     only_blocks: flags.OnlyBlocks = None,
     factory: flags.Factory = None,
     trust_remote_code: flags.Trust = False,
+    memory: flags.Memory = None,
     out: flags.Out,
-    format: flags.Format = "secateurs",
+    format: flags.FormatOf = None,
     overwrite: flags.Overwrite = False,
     json: flags.Json = False,
 ) -> None:
     """Prune a model in one shot, and write it to a new folder with its plan, recipe and report.
 
     Methods that need calibration read text and go block by block; one that was killed goes on when the same command is given
-    again. The result is verified: exact counts, zeros where planned, equal after reloading.
+    again. The result is verified: exact counts, zeros where planned, equal after reloading. Exit code 3 if that fails, or if
+    more than --memory was used.
     """
     from secateurs.cli.calibrating import Calibrated
     from secateurs.cli.choices import amount, pairs, said
     from secateurs.cli.opening import Source
     from secateurs.cli.pruning import prune_model
+    from secateurs.cli.streaming import prune_in_files
     from secateurs.cli.writing import Target
 
     fields = {
@@ -119,8 +122,12 @@ def prune(
     }  # fmt: skip
     walk = {"blocks": tuple(blocks or ()), "only_blocks": only_blocks, "propagate": "dense" if dense_inputs else "pruned"}
     text = Calibrated(calibration, samples, length, text_column, perplexity, windows, walk)
-    source, target = Source(model, factory, trust_remote_code), Target(out, format, overwrite)
-    kept = prune_model(source, said(recipe, fields), target, text, json)
+    source = Source(model, factory, trust_remote_code)
+    target = Target(out, format or ("huggingface" if memory else "secateurs"), overwrite)
+    if memory:
+        kept = prune_in_files(source, said(recipe, fields), target, text, memory, json)
+    else:
+        kept = prune_model(source, said(recipe, fields), target, text, json)
     raise typer.Exit(KEPT if kept else BROKEN)
 
 

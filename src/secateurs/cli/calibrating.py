@@ -17,7 +17,7 @@ from secateurs.errors import BadInput
 from secateurs.recipe import Recipe
 from secateurs.train import BlockDone, Pruned, prune
 
-__all__ = ["Calibrated", "prune_with_text"]
+__all__ = ["Calibrated", "done_with", "prune_with_text", "teller"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def prune_with_text(
     at.begin("pruning")
     walking: dict[str, Any] = {}
     if walks:
-        walking = {**text.walk, "state": partial_folder(out), "progress": _teller(at)}
+        walking = {**text.walk, "state": partial_folder(out), "progress": teller(at)}
     done = prune(opened.model, recipe, calibration=batches, inplace=True, **walking)
     if measured is None:
         return done, None
@@ -83,7 +83,7 @@ def done_with(out: Path) -> None:
     shutil.rmtree(partial_folder(out), ignore_errors=True)
 
 
-def _teller(at: Stages) -> Callable[[BlockDone], None]:
+def teller(at: Stages) -> Callable[[BlockDone], None]:
     """Progress of blocks: removed so far, the error of the last, and the time that is left at this pace."""
     began, size, removed = time.monotonic(), 0, 0
 

@@ -22,6 +22,8 @@ Texts = list[str] | None
 _MODEL = "A Hugging Face folder, a Secateurs folder, or a .safetensors file with --factory."
 _FACTORY = "Builds the network of a plain module; found in the current folder too."
 _FORMAT = "secateurs (sparse storage) or huggingface (dense, for from_pretrained)."
+_FORMAT_OF = f"{_FORMAT} If nothing is said the first, with --memory the second."
+_MEMORY = "Hold no more than this (2GB, 512MB) in memory: a Hugging Face folder, pruned in its files. Measured."
 _EXEMPT = "A named rule: first-conv, depthwise, gmp, last-linear, embedding. Repeatable."
 _ALLOCATION = "uniform, per-row, global, global-floor, er, erk, lamp, owl, ecoflap, explicit (--override) or a .json file."
 _SOURCE = "Text to calibrate on: a .txt, .jsonl or .parquet file, or the name of a dataset."
@@ -69,6 +71,8 @@ Judged = Annotated[str, typer.Option("--perplexity", metavar="TEXT", help=_SOURC
 
 Out = Annotated[Path, typer.Option(metavar="DIR", help="The folder to write.", **_where)]
 Format = Annotated[str, typer.Option(help=_FORMAT, **_where)]
+FormatOf = Annotated[str | None, typer.Option("--format", help=_FORMAT_OF, show_default=False, **_where)]
+Memory = Annotated[str | None, typer.Option(metavar="BYTES", help=_MEMORY, show_default=False, **_where)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a model saved at --out.", **_where)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.", **_where)]
 Seeds = Annotated[int, typer.Option(min=1, help="Repetitions with different random starts.", **_where)]

@@ -12,14 +12,7 @@ from torch import nn
 from secateurs.errors import BadInput, CorruptFile
 from secateurs.extras import require
 
-__all__ = ["SIDE_FILES", "open_pretrained", "quieten"]
-
-#: Files of words and pictures that go with a model; a pruned copy takes them along.
-SIDE_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt",
-    "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja",
-    "preprocessor_config.json", "processor_config.json",
-)  # fmt: skip
+__all__ = ["open_pretrained", "quieten"]
 
 
 def open_pretrained(folder: Path, trust_remote_code: bool = False) -> nn.Module:

@@ -14,11 +14,12 @@ from secateurs.cli.showing import bytes_text, dump, facts, shape_text, share, sh
 from secateurs.cli.writing import Beside, Target, stored_bytes
 from secateurs.formats import save
 from secateurs.measure import sizes
+from secateurs.models import Left
 from secateurs.recipe import Recipe
 from secateurs.report import Table
 from secateurs.train import Pruned
 
-__all__ = ["prune_model"]
+__all__ = ["left_facts", "prune_model", "rare_facts", "report_table", "speed"]
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,7 @@ def _dump(outcome: Outcome, target: Target) -> None:
 
 
 def _show(outcome: Outcome, target: Target) -> None:
-    errors = any("error" in row for row in outcome.pruned.report)
-    lines = tuple(_line(row, errors) for row in outcome.pruned.report)
-    heads = ("layer", "shape", "weights", "kept", "removed", *(["error"] if errors else []))
-    show(Table(heads, (lines[:-1], lines[-1:]), left=2))
+    show(report_table(outcome.pruned.report))
     before, after = outcome.before, outcome.after
     facts({
         "zeros": f"{after['parameters'] - after['nonzero']:,} of all {after['parameters']:,} parameters "
@@ -80,11 +78,20 @@ def _show(outcome: Outcome, target: Target) -> None:
         "bytes": f"{bytes_text(before['dense_bytes'])} dense, now {bytes_text(after['stored_bytes'])} on disk; by the paper's "
                  f"accounting {bytes_text(after['paper_bytes'])} (4 bytes a non-zero + min(N/8, NNZ/2))" + _dense_note(target),
         **_text_facts(outcome),
-        **_left_facts(outcome),
-        "speed": _speed(outcome.pruned.recipe.structure or "element"),
+        **rare_facts(outcome.pruned.rare),
+        **left_facts(outcome.pruned.left),
+        "speed": speed(outcome.pruned.recipe.structure or "element"),
         "verified": "; ".join(f"{c.name}: {c.detail}" + ("" if c.ok else " BROKEN") for c in outcome.proof.checks),
         "written": f"{target.path} ({', '.join(sorted(f.name for f in target.path.iterdir()))})",
     })  # fmt: skip
+
+
+def report_table(report: list[dict[str, Any]]) -> Table:
+    """A line per layer and for the total."""
+    errors = any("error" in row for row in report)
+    lines = tuple(_line(row, errors) for row in report)
+    heads = ("layer", "shape", "weights", "kept", "removed", *(["error"] if errors else []))
+    return Table(heads, (lines[:-1], lines[-1:]), left=2)
 
 
 def _line(row: dict[str, Any], errors: bool) -> tuple[str, ...]:
@@ -93,25 +100,30 @@ def _line(row: dict[str, Any], errors: bool) -> tuple[str, ...]:
 
 
 def _text_facts(outcome: Outcome) -> dict[str, str]:
-    """Perplexities and experts that saw little, where there was text."""
+    """Perplexities, where there was text."""
     found = {}
     if outcome.perplexity is not None:
         p = outcome.perplexity
         before, after = ("infinite" if p[key] is None else f"{p[key]:.4f}" for key in ("before", "after"))
         found["perplexity"] = (f"{before} before, {after} after, on {p['text']}, {p['windows']} windows of {p['length']} "
                                f"tokens: {p['convention']}")  # fmt: skip
-    if outcome.pruned.rare:
-        name, expert, tokens = outcome.pruned.rare[0]
-        found["rare experts"] = (f"{len(outcome.pruned.rare)} got less than a tenth of an even share of the tokens, first "
-                                 f"{expert} of {name} with {tokens}: calibrate with more")  # fmt: skip
     return found
 
 
-def _left_facts(outcome: Outcome) -> dict[str, str]:
+def rare_facts(rare: tuple[tuple[str, int, int], ...]) -> dict[str, str]:
+    """Experts that saw little."""
+    if not rare:
+        return {}
+    name, expert, tokens = rare[0]
+    return {"rare experts": f"{len(rare)} got less than a tenth of an even share of the tokens, first {expert} of {name} with "
+                            f"{tokens}: calibrate with more"}  # fmt: skip
+
+
+def left_facts(left: tuple[Left, ...]) -> dict[str, str]:
     """How many parameters were left alone, by reason."""
     reasons: dict[str, int] = {}
-    for left in outcome.pruned.left:
-        reasons[left.reason] = reasons.get(left.reason, 0) + 1
+    for one in left:
+        reasons[one.reason] = reasons.get(one.reason, 0) + 1
     listed = [f"{reason} ({count})" for reason, count in list(reasons.items())[:4]]
     more = [] if len(reasons) <= 4 else [f"and {len(reasons) - 4} reasons more"]
     return {"left alone": "; ".join([*listed, *more])} if reasons else {}
@@ -121,7 +133,8 @@ def _dense_note(target: Target) -> str:
     return "" if target.format == "secateurs" else ". This format stores the zeros too: --format secateurs does not"
 
 
-def _speed(structure: str) -> str:
+def speed(structure: str) -> str:
+    """What pruning by ``structure`` does to the time of a forward."""
     plain = "not faster: dense kernels multiply the zeros too. What is gained is storage"
     if structure.startswith("2:4"):
         return f"{plain}. GPUs with sparse tensor cores gain from 2:4 with kernels made for it, which this does not switch on"

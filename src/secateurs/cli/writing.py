@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from secateurs.cli.huggingface import SIDE_FILES
 from secateurs.errors import BadInput, near
+from secateurs.formats.huggingface import copy_side_files
 from secateurs.planning import Plan
 from secateurs.recipe import Recipe
 
@@ -56,9 +55,8 @@ class Beside:
             self.plan.save(folder)
         if self.recipe is not None:
             (folder / RECIPE).write_text(self.recipe.to_yaml(), encoding="utf-8")
-        for name in SIDE_FILES if self.source is not None and self.source.is_dir() else ():
-            if (self.source / name).is_file():  # type: ignore[operator]
-                shutil.copyfile(self.source / name, folder / name)  # type: ignore[operator]
+        if self.source is not None:
+            copy_side_files(self.source, folder)
 
 
 def read_beside(folder: Path) -> tuple[Beside, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from secateurs.errors import BadInput, CorruptFile
 
-__all__ = ["Masks", "pack_bits", "unpack_bits"]
+__all__ = ["Masks", "Packed", "pack_bits", "unpack_bits"]
 
 
 def pack_bits(mask: Tensor) -> Tensor:
@@ -53,6 +55,14 @@ class Masks(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._masks)
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of one mask."""
+        return tuple(self._masks[name].shape)
+
+    def bits(self, name: str) -> Tensor:
+        """One mask as :func:`pack_bits` gives it."""
+        return pack_bits(self[name])
+
     def kept(self) -> dict[str, int]:
         """Entries kept, by name."""
         return {name: int(torch.count_nonzero(mask)) for name, mask in self.items()}
@@ -60,7 +70,7 @@ class Masks(Mapping[str, Tensor]):
     @property
     def size(self) -> int:
         """Entries in all masks together."""
-        return sum(mask.numel() for mask in self.values())
+        return sum(math.prod(self.shape(name)) for name in self)
 
     @property
     def sparsity(self) -> float:
@@ -71,8 +81,8 @@ class Masks(Mapping[str, Tensor]):
         """One row per tensor (name, shape, size, kept, removed, sparsity) and a last row named ``total``."""
         rows: list[dict[str, object]] = []
         for name, kept in self.kept().items():
-            n = self[name].numel()
-            rows.append({"name": name, "shape": list(self[name].shape), "size": n, "kept": kept,
+            n = math.prod(self.shape(name))
+            rows.append({"name": name, "shape": list(self.shape(name)), "size": n, "kept": kept,
                          "removed": n - kept, "sparsity": (n - kept) / n if n else 0.0})  # fmt: skip
         kept = sum(self.kept().values())
         rows.append({"name": "total", "shape": None, "size": self.size, "kept": kept,
@@ -81,9 +91,53 @@ class Masks(Mapping[str, Tensor]):
 
     def state_dict(self) -> dict[str, dict[str, object]]:
         """One bit per entry: ``{name: {"bits": uint8 tensor, "shape": list}}``; loads with ``weights_only=True``."""
-        return {name: {"bits": pack_bits(mask), "shape": list(mask.shape)} for name, mask in self.items()}
+        return {name: {"bits": self.bits(name), "shape": list(self.shape(name))} for name in self}
 
-    @classmethod
-    def from_state_dict(cls, state: Mapping[str, Mapping[str, object]]) -> Masks:
+    @staticmethod
+    def from_state_dict(state: Mapping[str, Mapping[str, object]]) -> Masks:
         """The masks of :meth:`state_dict`, on the CPU."""
-        return cls({n: unpack_bits(entry["bits"], tuple(entry["shape"])) for n, entry in state.items()})  # type: ignore[arg-type]
+        return Masks({n: unpack_bits(entry["bits"], tuple(entry["shape"])) for n, entry in state.items()})  # type: ignore[arg-type]
+
+
+class Packed(Masks):
+    """Masks held as bits, an eighth of what booleans take; each is unpacked when it is looked up, and not kept.
+
+    Args:
+        bits: by name, as :func:`pack_bits` gives them.
+        shapes: of the masks.
+    """
+
+    def __init__(self, bits: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]):
+        self._bits, self._shapes = dict(bits), {name: tuple(shapes[name]) for name in bits}
+
+    def __getitem__(self, name: str) -> Tensor:
+        return unpack_bits(self._bits[name], self._shapes[name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._bits
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._bits)
+
+    def __len__(self) -> int:
+        return len(self._bits)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of one mask."""
+        return self._shapes[name]
+
+    def bits(self, name: str) -> Tensor:
+        """One mask as :func:`pack_bits` gives it."""
+        return self._bits[name]
+
+    def kept(self) -> dict[str, int]:
+        """Entries kept, by name."""
+        return dict(self._kept)
+
+    def only(self, names: Iterable[str]) -> Packed:
+        """The masks of ``names``, in their order."""
+        return Packed({name: self._bits[name] for name in names}, self._shapes)
+
+    @cached_property
+    def _kept(self) -> dict[str, int]:
+        return {name: int(torch.count_nonzero(mask)) for name, mask in self.items()}

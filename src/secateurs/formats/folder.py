@@ -10,7 +10,7 @@ from pathlib import Path
 
 from secateurs.errors import BadInput
 
-__all__ = ["MARKERS", "replacing"]
+__all__ = ["MARKERS", "check_target", "replacing"]
 
 MARKERS = ("secateurs.json", "config.json")  # a folder with neither is not a saved model and is never replaced
 
@@ -27,7 +27,7 @@ def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator
         BadInput: ``path`` exists and may not be replaced, or cannot be written; the message says which and why.
     """
     target = Path(path).expanduser().resolve()
-    _check_target(target, overwrite)
+    check_target(target, overwrite)
     beside = target.parent / f".{target.name}.{os.urandom(4).hex()}"
     fresh, old = beside.with_name(beside.name + ".partial"), beside.with_name(beside.name + ".old")
     made = [parent for parent in target.parents if not parent.exists()]
@@ -47,7 +47,8 @@ def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _check_target(target: Path, overwrite: bool) -> None:
+def check_target(target: Path, overwrite: bool) -> None:
+    """Raise :class:`BadInput` where :func:`replacing` could not put a folder at ``target``, an absolute path."""
     if not target.exists():
         return
     if not target.is_dir():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,10 +15,25 @@ from secateurs.errors import CorruptFile
 from secateurs.extras import require
 from secateurs.formats.state import DTYPES, dtype_name
 
-__all__ = ["build", "describe", "is_pretrained", "write_configs"]
+__all__ = ["SIDE_FILES", "build", "copy_side_files", "describe", "is_pretrained", "write_configs"]
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 _ATTENTION = ("eager", "sdpa")  # both come with torch; any other may be missing where the folder is read
+
+
+#: Files of words and pictures that go with a model; a pruned copy takes them along.
+SIDE_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt",
+    "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja",
+    "preprocessor_config.json", "processor_config.json",
+)  # fmt: skip
+
+
+def copy_side_files(source: Path, folder: Path) -> None:
+    """Copy those of :data:`SIDE_FILES` that lie in ``source``."""
+    for name in SIDE_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
 
 
 def is_pretrained(model: nn.Module) -> bool:

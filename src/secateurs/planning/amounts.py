@@ -19,13 +19,17 @@ from secateurs.recipe import Recipe
 __all__ = ["choose_weights", "make_schedule", "own_shares", "target_sparsity"]
 
 
-def choose_weights(model: nn.Module, recipe: Recipe, trained: bool) -> Survey:
-    """The weights a recipe selects; where the model is trained, those that are not (frozen ones) are left alone."""
+def choose_weights(model: nn.Module, recipe: Recipe, trained: bool, hollow: bool = False) -> Survey:
+    """The weights a recipe selects; where the model is trained, those that are not (frozen ones) are left alone.
+
+    They must have values, unless the model is ``hollow``: they come block by block then.
+    """
     found = survey(model)
     chosen = select(found, include=recipe.include, exclude=recipe.exclude, types=recipe.types, exempt=recipe.exempt)
     if trained:
         chosen = _without_frozen(chosen)
-    check(chosen)
+    if not hollow:
+        check(chosen)
     return chosen
 
 

@@ -67,6 +67,9 @@ class Choices:
 
     def units(self, weight: Weight, supply: Supply | None) -> Tensor:
         """Scores of the weight's units, ``[groups, units]``."""
+        if weight.parameter.is_meta:
+            raise BadInput(f"allocation={self.allocation_name!r} compares scores of the whole dense model, which is never in "
+                           "memory here: use uniform, er, erk or shares of your own, or set no memory budget")  # fmt: skip
         values = weight.parameter.detach()
         who = f"criterion={self.criterion.name!r}"
         statistics = {n: _look_up(weight, n, supply, who) for n in sorted(self.criterion.needs - {"noise"})}
@@ -122,7 +125,8 @@ def count(
     own = own or {}
     for weight in weights:
         choices.structure.check(weight.name, weight.parameter.shape, weight.layout)
-        check_finite(weight.parameter, weight.name)
+        if not weight.parameter.is_meta:  # what is read later is checked then
+            check_finite(weight.parameter, weight.name)
     counts = _counts([w for w in weights if w.name not in own], choices, choices.allocation, sparsity, supply)
     for share in dict.fromkeys(own.values()):
         counts |= _counts([w for w in weights if own.get(w.name) == share], choices, Uniform(), share, supply)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateurs.core.masks import Masks, pack_bits, unpack_bits
+from secateurs.core.masks import Masks, Packed, unpack_bits
 from secateurs.errors import BadInput, CorruptFile, MissingExtra
 from secateurs.extras import require
 from secateurs.files import write_whole
@@ -52,7 +52,8 @@ class Plan:
     @classmethod
     def of(cls, weights: Sequence[Weight], masks: Mapping[str, Tensor], structure: str, recipe: Mapping[str, Any]) -> Plan:
         """The plan of ``masks`` over the surveyed ``weights``."""
-        kept = Masks({w.name: masks[w.name].detach().cpu() for w in weights})
+        names = [w.name for w in weights]
+        kept = masks.only(names) if isinstance(masks, Packed) else Masks({n: masks[n].detach().cpu() for n in names})
         counts = kept.kept()
         entries = tuple(Entry(w.name, w.kind, structure, w.shape, w.size, w.size - counts[w.name], w.aliases) for w in weights)
         return cls(entries, kept, dict(recipe))
@@ -116,7 +117,7 @@ class Plan:
     def save(self, folder: str | Path) -> None:
         """Write ``plan.json`` and ``plan.safetensors`` (masks, one bit per entry) into an existing folder, each by rename."""
         folder = Path(folder)
-        packed = require("safetensors.torch", "files").save({f"{n}.mask": pack_bits(m) for n, m in self.masks.items()})
+        packed = require("safetensors.torch", "files").save({f"{n}.mask": self.masks.bits(n) for n in self.masks})
         data = {"format": "secateurs-plan", "version": VERSION, "recipe": self.recipe, "size": self.size,
                 "removed": self.removed, "masks_sha256": hashlib.sha256(packed).hexdigest(),
                 "entries": [asdict(e) for e in self.entries]}  # fmt: skip

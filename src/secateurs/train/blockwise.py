@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.core.layer import Layer
-from secateurs.core.masks import pack_bits, unpack_bits
+from secateurs.core.masks import Packed
 from secateurs.core.structures import Element, PerRow
-from secateurs.errors import BadInput, BrokenPromise, CorruptFile
-from secateurs.extras import require
-from secateurs.files import write_whole
+from secateurs.errors import BadInput, BrokenPromise
 from secateurs.models import Left, Survey, Weight, broadcast, from_matrices, matrices
 from secateurs.planning import Choices, Supply
+from secateurs.train.block_masks import BlockMasks
 from secateurs.train.dense import Lazy, norms
 from secateurs.train.walk import Block, Inputs, find_route, walk
 
-__all__ = ["BlockDone", "Pruning", "blockwise", "goes_by_blocks", "within_blocks"]
+__all__ = ["BlockDone", "Pruning", "blockwise", "gathered", "goes_by_blocks", "within_blocks"]
 
 _NO_TOKENS = "no calibration token reached it"
 
@@ -48,13 +46,13 @@ class Pruning:
     """What is removed, gathered block by block.
 
     Attributes:
-        masks: by weight name, True = kept.
+        masks: by weight name, True = kept; held as bits.
         facts: by weight name, numbers for the report.
         left: weights that were left alone, with the reason.
         rare: experts that got few of the tokens: (weight, expert, tokens).
     """
 
-    masks: dict[str, Tensor] = field(default_factory=dict)
+    masks: Packed = field(default_factory=lambda: Packed({}, {}))
     facts: dict[str, dict[str, float]] = field(default_factory=dict)
     left: list[Left] = field(default_factory=list)
     rare: list[tuple[str, int, int]] = field(default_factory=list)
@@ -108,10 +106,11 @@ def blockwise(
         BadInput, NotFinite, NotPositiveDefinite: a layer cannot be pruned; those before it are.
     """
     wants = choices.method.measures if "gram" in choices.method.measures else (*choices.method.measures, "norms")
-    visit = _Visit(choices, counts, supply, None if state is None else Path(state))
+    masks = BlockMasks(None if state is None else Path(state))
+    visit = _Visit(choices, counts, supply, masks)
     told = None if progress is None else _Telling(visit.facts, progress)
     walked = walk(model, chosen, batches, wants, visit, state=state, progress=told, **walking)
-    done = _gathered(walked.facts, visit, chosen)
+    done = gathered(walked.facts, visit.facts, masks, chosen)
     done.left += [left for left in walked.left if left.name in counts]
     return done
 
@@ -119,9 +118,8 @@ def blockwise(
 class _Visit:
     """Prunes a block, one weight after the other."""
 
-    def __init__(self, choices: Choices, counts: Mapping[str, int], supply: Supply, state: Path | None):
-        self._choices, self._counts, self._supply, self._state = choices, counts, supply, state
-        self.masks: dict[str, Tensor] = {}
+    def __init__(self, choices: Choices, counts: Mapping[str, int], supply: Supply, masks: BlockMasks):
+        self._choices, self._counts, self._supply, self._masks = choices, counts, supply, masks
         self.facts: dict[str, dict[str, Any]] = {}
 
     def __call__(self, block: Block) -> dict[str, Any]:
@@ -141,8 +139,7 @@ class _Visit:
             kept = int(torch.count_nonzero(masks[weight.name]))
             layers[weight.name] = {"size": weight.size, "removed": weight.size - kept, **facts}
         found = {"layers": layers, "left": left, "rare": [list(row) for row in block.rare()],
-                 "masks": self._keep(block.index, masks)}  # fmt: skip
-        self.masks |= masks
+                 "masks": self._masks.keep(block.index, masks)}  # fmt: skip
         self.facts[block.name] = found
         return found
 
@@ -177,24 +174,6 @@ class _Visit:
             taps=weight.parameter[(0,) * (max(layout.out_dim, layout.in_dim) + 1)].numel(),
         )
 
-    def _keep(self, index: int, masks: Mapping[str, Tensor]) -> str:
-        """Write the masks of a block beside what the walk keeps of it; their checksum."""
-        if self._state is None:
-            return ""
-        content: bytes = require("safetensors.torch", "files").save({n: pack_bits(mask) for n, mask in masks.items()})
-        write_whole(_masks_file(self._state, index), content)
-        return hashlib.sha256(content).hexdigest()
-
-    def stored(self, index: int, facts: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-        """The masks of a block that was finished in an earlier run."""
-        assert self._state is not None
-        path = _masks_file(self._state, index)
-        content = path.read_bytes() if path.is_file() else b""
-        if hashlib.sha256(content).hexdigest() != facts["masks"]:
-            raise CorruptFile(f"{str(path)!r} is missing or altered: remove {str(self._state)!r} and start again")
-        packed = require("safetensors.torch", "files").load(content)
-        return {name: unpack_bits(packed[name], shapes[name]) for name in facts["layers"]}
-
 
 class _Measured:
     """What was measured of an input, for all the weights that read it."""
@@ -227,21 +206,19 @@ def _unreached(weight: Weight, block: Block) -> str:
     return f"no calibration token reached its experts {', '.join(map(str, unused))}" if unused else ""
 
 
-def _gathered(facts: Mapping[str, Mapping[str, Any]], visit: _Visit, chosen: Survey) -> Pruning:
-    """Everything by weight, from the facts of the blocks of this run and of earlier ones."""
+def gathered(
+    facts: Mapping[str, Mapping[str, Any]], pruned: Collection[str], masks: BlockMasks, chosen: Survey
+) -> Pruning:
+    """Everything by weight, from the ``facts`` of the blocks: those ``pruned`` in this run and those of earlier ones."""
     by_name = {weight.name: weight for weight in chosen.weights}
     shapes = {name: weight.shape for name, weight in by_name.items()}
-    found, masks = Pruning(), dict(visit.masks)
+    found = Pruning()
     for index, (name, block) in enumerate(facts.items()):
-        if block and name not in visit.facts:
-            masks |= visit.stored(index, block, shapes)
+        if block and name not in pruned:
+            masks.take_over(index, block, shapes)
         for layer, row in block.get("layers", {}).items():
             found.facts[layer] = {key: value for key, value in row.items() if key not in ("size", "removed")}
         found.left += [Left(n, shapes[n], by_name[n].size, why) for n, why in block.get("left", {}).items()]
         found.rare += [(weight, expert, tokens) for weight, expert, tokens in block.get("rare", [])]
-    found.masks = {name: masks[name] for name in shapes if name in masks}
+    found.masks = masks.packed(shapes)
     return found
-
-
-def _masks_file(folder: Path, index: int) -> Path:
-    return folder / f"masks-{index:05d}.safetensors"

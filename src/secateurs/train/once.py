@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from secateurs.train.blockwise import BlockDone, Pruning, blockwise, goes_by_blo
 from secateurs.train.dense import Dense
 from secateurs.train.losses import Loss, default_loss
 
-__all__ = ["Pruned", "prune"]
+__all__ = ["Pruned", "check_total", "prune", "settled"]
 
 
 @dataclass(frozen=True)
@@ -86,20 +86,14 @@ def prune(
         NotFinite: a weight, a score or an activation is NaN or infinite.
         NotPositiveDefinite: the Hessian of a layer has no factor (SparseGPT); the message says what to try.
     """
-    said = Recipe.of(method, settings)
-    known = find_method(said.method)(said.options)
-    if "training" in known.needs:
-        raise BadInput(f"{said.method!r} prunes while a model trains: use secateurs.Pruner(model, {said.method!r}, ...) in "
-                       "the training loop")  # fmt: skip
-    recipe = said.with_defaults(known.defaults)
-    choices = Choices.of(recipe, known)
+    recipe, choices = settled(method, settings)
     walks = goes_by_blocks(choices)
     if walks and calibration is None:
-        raise BadInput(f"{said.method!r} prunes by what calibration data shows: pass calibration=, an iterable of batches "
+        raise BadInput(f"{recipe.method!r} prunes by what calibration data shows: pass calibration=, an iterable of batches "
                        "(token ids, mappings with input_ids, or (inputs, labels) pairs)")  # fmt: skip
     if not walks and (blocks or only_blocks or state is not None):
         raise BadInput("blocks=, only_blocks= and state= are for methods that go block by block, which "
-                       f"{said.method!r} does not; include= and exclude= choose what is pruned")  # fmt: skip
+                       f"{recipe.method!r} does not; include= and exclude= choose what is pruned")  # fmt: skip
     if walks:
         walking = {"blocks": blocks, "propagate": propagate, "budget": budget, "scratch": scratch}
         target = model if inplace else copy.deepcopy(model)
@@ -114,6 +108,21 @@ def prune(
     target = model if inplace else copy.deepcopy(model)
     plan.replay(target, undoable=False)
     return Pruned(target, plan, plan.masks.report(), recipe, chosen.left)
+
+
+def settled(method: str | Recipe, settings: Mapping[str, Any]) -> tuple[Recipe, Choices]:
+    """The recipe of one shot with the method's defaults filled in, and what its words stand for.
+
+    Raises:
+        BadInput: unknown or unfit words, or a method that needs a training loop.
+    """
+    said = Recipe.of(method, settings)
+    known = find_method(said.method)(said.options)
+    if "training" in known.needs:
+        raise BadInput(f"{said.method!r} prunes while a model trains: use secateurs.Pruner(model, {said.method!r}, ...) in "
+                       "the training loop")  # fmt: skip
+    recipe = said.with_defaults(known.defaults)
+    return recipe, Choices.of(recipe, known)
 
 
 def _block_by_block(
@@ -131,14 +140,14 @@ def _block_by_block(
             dense(weight)[name]
     done = blockwise(inner, chosen, choices, counts, dense, dense.batches, state=state, progress=progress,
                      settings=recipe.to_dict(), seed=recipe.seed, **walking)  # fmt: skip
-    _check_total(recipe, done)
+    check_total(recipe, done)
     pruned = [weight for weight in chosen.weights if weight.name in done.masks]
     plan = Plan.of(pruned, done.masks, choices.structure.name, recipe.to_dict())
     report = [row | done.facts.get(str(row["name"]), {}) for row in plan.masks.report()]
     return Pruned(model, plan, report, recipe, (*chosen.left, *done.left), tuple(done.rare))
 
 
-def _check_total(recipe: Recipe, done: Pruning) -> None:
+def check_total(recipe: Recipe, done: Pruning) -> None:
     """A total was promised over all chosen weights, so none of them may be left."""
     if done.left and (recipe.total_sparsity is not None or isinstance(recipe.keep, int)):
         one: Left = done.left[0]

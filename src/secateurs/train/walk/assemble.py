@@ -13,6 +13,7 @@ from torch import Tensor
 from secateurs.errors import BadInput
 from secateurs.extras import require
 from secateurs.files import write_whole
+from secateurs.formats.huggingface import copy_side_files
 from secateurs.train.walk.shards import Streamed
 from secateurs.train.walk.state import finished_files
 
@@ -25,7 +26,8 @@ def assemble(source: Streamed, state: str | Path, out: str | Path, most: int = 2
     """Write the pruned model as shards with an index, under the names of the model's state dict.
 
     Finished blocks are linked, or copied where the disk forbids it, from the ``state`` folder; everything else is copied
-    from the shards that ``source`` reads, in files of ``most`` bytes or one tensor. No more than one such file is in memory.
+    from the shards that ``source`` reads, in files of ``most`` bytes or one tensor, with the configuration and tokenizer files
+    beside them. No more than one such file is in memory.
 
     Raises:
         BadInput: ``out`` exists and is not empty.
@@ -46,6 +48,7 @@ def assemble(source: Streamed, state: str | Path, out: str | Path, most: int = 2
     for name in _CONFIGS:
         if (source.shards.folder / name).is_file():
             shutil.copyfile(source.shards.folder / name, folder / name)
+    copy_side_files(source.shards.folder, folder)
     total = sum((folder / file).stat().st_size for file in set(where.values()))
     index = {"metadata": {"total_size": total}, "weight_map": where}
     write_whole(folder / "model.safetensors.index.json", (json.dumps(index, indent=1) + "\n").encode())

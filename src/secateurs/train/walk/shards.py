@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from secateurs.errors import BadInput, CorruptFile, NotFinite
 from secateurs.extras import require
+from secateurs.measure.process import give_back_freed
 
 __all__ = ["Shards", "Streamed", "open_hollow"]
 
@@ -53,7 +54,7 @@ class Shards:
         file = self._files[name]
         with self._open(file) as stored:
             value: Tensor = stored.get_tensor(name).clone()
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        if value.is_floating_point() and value.numel() and not all(map(torch.isfinite, torch.aminmax(value))):  # no copy
             raise NotFinite(f"{name!r} in {str(self.folder / file)!r} has entries that are NaN or infinite")
         return value
 
@@ -73,6 +74,8 @@ class Shards:
                 return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
             except (ValueError, KeyError, AttributeError, TypeError) as error:
                 raise CorruptFile(f"{str(index)!r} is not an index of shards: {error}") from error
+        if (self.folder / "model.safetensors").is_file():  # others beside it are a plan's, or of no part of the model
+            return ["model.safetensors"]
         found = sorted(path.name for path in self.folder.glob("*.safetensors"))
         if not found:
             raise BadInput(f"{str(self.folder)!r} holds no .safetensors file")
@@ -105,7 +108,7 @@ class Streamed:
     resident = False
 
     def __init__(self, model: nn.Module, shards: Shards):
-        self._model, self.shards = model, shards
+        self.model, self.shards = model, shards
         self.stored = self._find_names()
 
     @contextmanager
@@ -114,7 +117,7 @@ class Streamed:
         names = tuple(f"{name}." for name in blocks)
         handles = [
             module.register_forward_pre_hook(lambda module, args, path=path: self._fill(path, module, recurse=False))
-            for path, module in self._model.named_modules()
+            for path, module in self.model.named_modules()
             if not f"{path}.".startswith(names) and (module._parameters or module._buffers)
         ]
         try:
@@ -129,10 +132,11 @@ class Streamed:
 
     def close(self, name: str, module: nn.Module) -> None:
         """Let go of the block's values; what it shares with layers outside stays."""
-        outside = {id(p) for path, p in self._model.named_parameters(remove_duplicate=False) if not path.startswith(f"{name}.")}
+        outside = {id(p) for path, p in self.model.named_parameters(remove_duplicate=False) if not path.startswith(f"{name}.")}
         for parameter in module.parameters():
             if id(parameter) not in outside:
                 _swap(parameter, torch.empty_like(parameter, device="meta"))
+        give_back_freed()
 
     def _fill(self, path: str, module: nn.Module, recurse: bool) -> None:
         for name, parameter in module.named_parameters(path, recurse=recurse):
@@ -146,7 +150,7 @@ class Streamed:
     def _find_names(self) -> dict[str, str]:
         """The stored name of every parameter and buffer; tied ones go by whichever of their names is stored."""
         self._filled: set[str] = set()
-        tensors = {**dict(self._model.named_parameters(remove_duplicate=False)), **_persistent(self._model)}
+        tensors = {**dict(self.model.named_parameters(remove_duplicate=False)), **_persistent(self.model)}
         names: dict[int, list[str]] = {}
         for name, tensor in tensors.items():
             names.setdefault(id(tensor), []).append(name)
@@ -158,12 +162,12 @@ class Streamed:
             else:
                 found[name] = stored
         if lacking:
-            raise BadInput(f"{str(self.shards.folder)!r} lacks {len(lacking)} tensors of {type(self._model).__name__}, first "
+            raise BadInput(f"{str(self.shards.folder)!r} lacks {len(lacking)} tensors of {type(self.model).__name__}, first "
                            f"{lacking[0]!r} (it has {self.shards.names[0]!r}): open the model in memory instead")  # fmt: skip
         return found
 
     def _spellings(self, name: str) -> tuple[str, ...]:
-        prefix = getattr(self._model, "base_model_prefix", "")
+        prefix = getattr(self.model, "base_model_prefix", "")
         return (name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}") if prefix else (name,)
 
 
