@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks.families import results
 from benchmarks.families.compare import Comparison, Point, compared, half_range, large, points
 from benchmarks.families.figure import draw
+from secateurs.comparing.reporting.words import listed
 from secateurs.errors import BadInput
 
 __all__ = ["section"]
@@ -89,7 +90,7 @@ def _row(c: Comparison) -> str:
 def _sentence(pairs: Sequence[Comparison], first: dict[str, Any]) -> str:
     """What the table says, in words that follow from its numbers."""
     won = {side: [_share(c.sparse) for c in pairs if c.winner == side] for side in SAYS}
-    parts = [f"at {_listed(where)} {SAYS[side]}" for side, where in won.items() if where]
+    parts = [f"at {listed(where)} {SAYS[side]}" for side, where in won.items() if where]
     if not parts:
         return "No sparse model has a rival of equal bytes yet."
     best = max(pairs, key=lambda c: abs(c.gain))
@@ -146,10 +147,6 @@ def _size(count: float) -> str:
     if count >= 1e6:
         return f"{count / 1e6:.2f} MB"
     return f"{count / 1e3:.1f} kB" if count >= 1e3 else f"{count:.0f} B"
-
-
-def _listed(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 if __name__ == "__main__":

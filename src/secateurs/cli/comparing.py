@@ -9,17 +9,17 @@ from typing import Any
 import typer
 from rich.console import Console
 
+from secateurs.cli.failing import INTERRUPTED
 from secateurs.cli.showing import dump, show
 from secateurs.comparing.harness import compare, comparison_from, folder_for, planned
-from secateurs.comparing.outcome import RESULTS, Outcome
+from secateurs.comparing.outcome import Outcome
 from secateurs.comparing.processes.board import label
 from secateurs.comparing.recipes import grid
-from secateurs.comparing.store import read_rows
+from secateurs.comparing.store import RESULTS, read_rows
 from secateurs.report import Table
 
 __all__ = ["compare_recipe", "list_runs"]
 
-INTERRUPTED = 130
 MOST = 5  # failed runs that are told one by one
 
 

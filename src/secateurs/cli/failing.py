@@ -11,7 +11,9 @@ from typer.core import TyperCommand
 
 from secateurs.errors import BadInput, BrokenPromise, CorruptFile, MissingExtra, NotFinite
 
-__all__ = ["Command", "exit_code"]
+__all__ = ["INTERRUPTED", "Command", "exit_code"]
+
+INTERRUPTED = 130  # the exit code of a command ended by Ctrl-C, as shells have it
 
 
 class Command(TyperCommand):

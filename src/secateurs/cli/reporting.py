@@ -7,8 +7,8 @@ from pathlib import Path
 
 from secateurs.cli.showing import dump, show
 from secateurs.cli.studying import tell
-from secateurs.comparing.outcome import RESULTS, Outcome
-from secateurs.comparing.store import read_rows
+from secateurs.comparing.outcome import Outcome, wanted_beside
+from secateurs.comparing.store import RESULTS, read_rows
 from secateurs.comparing.studies.outcome import OracleOutcome
 from secateurs.comparing.studies.page import write
 from secateurs.comparing.studies.spec import STUDY as ORACLE
@@ -26,12 +26,13 @@ def report(results: Path, out: Path | None, json: bool) -> None:
     """
     file = results / RESULTS if results.is_dir() else results
     folder = out or file.parent / "report"
-    if any(row.get("study") == ORACLE for row in read_rows(file)[0]):
-        study = OracleOutcome.read(file)
+    rows, warnings = read_rows(file)
+    if any(row.get("study") == ORACLE for row in rows):
+        study = OracleOutcome(rows, warnings)
         write(study, folder)
         tell(study, folder, json, "report")
         return
-    outcome = Outcome.read(file)
+    outcome = Outcome(rows, warnings, file.name, wanted_beside(file))
     page = outcome.write(folder)
     if json:
         dump({"table": outcome.records(), "warnings": [*outcome.warnings, *outcome.fairness()], "page": str(page)})

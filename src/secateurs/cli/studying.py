@@ -8,14 +8,14 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
+from secateurs.cli.failing import INTERRUPTED
 from secateurs.cli.showing import dump, show
+from secateurs.comparing.store import RESULTS
 from secateurs.comparing.studies.oracle import study_oracle
-from secateurs.comparing.studies.outcome import RESULTS, OracleOutcome
+from secateurs.comparing.studies.outcome import OracleOutcome
 from secateurs.comparing.studies.page import sentences, write
 
 __all__ = ["oracle", "tell"]
-
-INTERRUPTED = 130
 
 
 def oracle(recipe: Path, out: Path, jobs: int, json: bool) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from secateurs.comparing.outcome import LAST, RESULTS, Outcome
+from secateurs.comparing.outcome import LAST, Outcome
 from secateurs.comparing.processes.board import Board
 from secateurs.comparing.processes.jobs import Row, Rows
 from secateurs.comparing.processes.workers import work
@@ -19,7 +19,7 @@ from secateurs.comparing.recipes.recipe import from_dict, read
 from secateurs.comparing.running.execute import execute, failed, stored
 from secateurs.comparing.running.task import ready
 from secateurs.comparing.spec import Comparison, Run
-from secateurs.comparing.store import Results
+from secateurs.comparing.store import RESULTS, Results
 from secateurs.errors import BadInput
 from secateurs.extras import require
 from secateurs.files import write_whole

@@ -13,15 +13,14 @@ from typing import Any
 from secateurs.comparing.reporting.fairness import PASSED, WARNING, Finding, check
 from secateurs.comparing.reporting.points import Gathered, gather, newest
 from secateurs.comparing.reporting.tables import layers_table, pairs_table, quality_table, records, summary_table, times_table
-from secateurs.comparing.store import read_rows
+from secateurs.comparing.store import RESULTS, read_rows
 from secateurs.errors import BadInput, MissingExtra
 from secateurs.files import write_whole
 from secateurs.report.rows import Row
 from secateurs.report.tables import Table
 
-__all__ = ["LAST", "RESULTS", "Outcome"]
+__all__ = ["LAST", "Outcome", "wanted_beside"]
 
-RESULTS = "results.jsonl"
 LAST = "runs.json"  # beside it: names of the runs that the last comparison there consists of
 _TEXTS = ("run", "task", "arm", "protocol", "metric", "direction")
 _NUMBERS = ("value", "seed", "steps", "inherited_steps", "cost_steps", "bytes", "kept", "selected", "parameters", "nonzero")
@@ -64,7 +63,7 @@ class Outcome:
         path = Path(path)
         file = path / RESULTS if path.is_dir() else path
         rows, warnings = read_rows(file)
-        return cls(rows, warnings, file.name, _wanted(file.parent / LAST))
+        return cls(rows, warnings, file.name, wanted_beside(file))
 
     @property
     def name(self) -> str:
@@ -175,8 +174,13 @@ class Outcome:
         return sound
 
 
-def _wanted(file: Path) -> list[str]:
-    """The names in ``file``; none if there is no such file."""
+def wanted_beside(results: Path) -> list[str]:
+    """Names of the runs that the last comparison in the folder of ``results`` consists of; none where that is not known.
+
+    Raises:
+        BadInput: the file that says so is not JSON.
+    """
+    file = results.parent / LAST
     if not file.is_file():
         return []
     try:

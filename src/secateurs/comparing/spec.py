@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["MASKED", "PROTOCOLS", "SCHEMA", "Arm", "Comparison", "Dense", "Named", "Optimizer", "Point", "Run", "Task"]
+__all__ = ["MASKED", "PROTOCOLS", "SCHEMA", "Arm", "Comparison", "Dense", "Named", "Optimizer", "Point", "Run", "Task",
+           "hashed_name", "plain"]  # fmt: skip
 
 SCHEMA = 1  # of a results row; raised whenever the code changes what a run measures, so that old rows are not taken for new
 
@@ -180,11 +181,16 @@ class Run:
     @property
     def name(self) -> str:
         """Readable, and unique by the hash of :meth:`determined_by`."""
-        said = json.dumps(self.determined_by(), sort_keys=True)
         where = f"-{self.point.label}" if self.point else ""
         text = f"{self.task.name}-{self.arm.name}{where}-seed{self.seed}"
-        safe = "".join(c if c.isalnum() or c in "-._" else "-" for c in text.replace(" %", "").replace(" ", "-"))
-        return f"{safe}-{hashlib.sha256(said.encode()).hexdigest()[:10]}"
+        return hashed_name(text.replace(" %", ""), self.determined_by())
+
+
+def hashed_name(text: str, determined_by: Mapping[str, Any]) -> str:
+    """``text`` as a file may be called, and ten hexadecimal digits that change with anything in ``determined_by``."""
+    said = json.dumps(determined_by, sort_keys=True)
+    safe = "".join(c if c.isalnum() or c in "-._" else "-" for c in text)
+    return f"{safe}-{hashlib.sha256(said.encode()).hexdigest()[:10]}"
 
 
 def plain(value: Any) -> Any:

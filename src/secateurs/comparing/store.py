@@ -18,7 +18,9 @@ from secateurs.comparing.locking import lock
 from secateurs.comparing.spec import SCHEMA, Comparison, plain
 from secateurs.errors import BadInput, NotFinite
 
-__all__ = ["Results", "read_rows"]
+__all__ = ["RESULTS", "Results", "read_rows"]
+
+RESULTS = "results.jsonl"  # in the folder of a comparison or a study
 
 Row = dict[str, Any]
 

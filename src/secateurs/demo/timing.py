@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateurs.comparing.processes.jobs import computing_with
 from secateurs.demo.data import digits
 from secateurs.demo.network import build
 from secateurs.demo.results import Results
 from secateurs.formats import load
 from secateurs.measure import compare_latency
+from secateurs.measure.mode import computing_with
 from secateurs.report import group
 from secateurs.report.rows import Row
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from secateurs.errors import BadInput
-from secateurs.measure.mode import device_of, evaluating, to_device
+from secateurs.measure.mode import computing_with, device_of, evaluating, to_device
 
 __all__ = ["Latency", "compare_latency", "latency"]
 
@@ -79,8 +79,10 @@ def compare_latency(
         raise BadInput("nothing to time: give at least one call")
     if repeats < 1 or warmup < 0:
         raise BadInput(f"repeats={repeats}, warmup={warmup}: give at least one repeat and no negative warm-up")
+    if threads is not None and threads < 1:
+        raise BadInput(f"threads={threads}: give at least 1, or None to leave torch's own number")
     names, device, runs = list(calls), torch.device(device), {name: list[float]() for name in calls}
-    with _threads(threads):
+    with nullcontext() if threads is None else computing_with(threads):
         for round_ in range(-warmup, repeats):
             first = round_ % len(names)
             for name in names[first:] + names[:first]:
@@ -109,16 +111,3 @@ def _timed(call: Callable[[], Any], device: torch.device) -> float:
 def _synchronise(device: torch.device) -> None:
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
-
-
-@contextmanager
-def _threads(threads: int | None) -> Iterator[None]:
-    if threads is not None and threads < 1:
-        raise BadInput(f"threads={threads}: give at least 1, or None to leave torch's own number")
-    before = torch.get_num_threads()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["device_of", "evaluating", "to_device"]
+__all__ = ["computing_with", "device_of", "evaluating", "to_device"]
 
 
 @contextmanager
@@ -23,6 +23,17 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in flags:
             module.training = training
+
+
+@contextmanager
+def computing_with(threads: int) -> Iterator[None]:
+    """Torch computes with so many threads inside, and with as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def device_of(model: nn.Module) -> torch.device:

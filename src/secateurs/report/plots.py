@@ -13,7 +13,7 @@ from secateurs.errors import BadInput, near
 from secateurs.extras import require
 from secateurs.report.rows import Metric, Row, group, spread
 
-__all__ = ["THEMES", "Theme", "curve_png"]
+__all__ = ["THEMES", "Theme", "curve_png", "plain_axes"]
 
 
 @dataclass(frozen=True)
@@ -85,15 +85,20 @@ def curve_png(
     return buffer.getvalue()
 
 
-def _dress(axes: Any, dress: Theme, metric: Metric, size: Metric, title: str, curves: int) -> None:
+def plain_axes(axes: Any, dress: Theme) -> None:
+    """Horizontal lines to read heights by, a bottom line, and no frame."""
     axes.set_facecolor(dress.paper)
-    axes.set_xscale("log")
     axes.grid(True, axis="y", color=dress.faint, linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(dress.faint)
     axes.tick_params(colors=dress.ink, which="both", labelsize=10, length=0, pad=6)
+
+
+def _dress(axes: Any, dress: Theme, metric: Metric, size: Metric, title: str, curves: int) -> None:
+    plain_axes(axes, dress)
+    axes.set_xscale("log")
     axes.set_xlabel(size.heading, color=dress.ink, fontsize=11, labelpad=6)
     ticker = require("matplotlib.ticker", "plots")
     axes.xaxis.set_major_locator(ticker.LogLocator(base=10, subs=(1.0, 2.0, 5.0)))

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateurs.errors import BadInput
 from secateurs.models import Survey, Weight, find_blocks, survey
 from secateurs.planning import Choices
 from secateurs.train.block_masks import BlockMasks
@@ -52,7 +51,8 @@ def one_by_one(
         source.open(name, module)
         before = digest(own_tensors(name, module).values())
         if index < len(at.finished):
-            facts[name] = _take_over(at, index, name, module, before)
+            facts[name] = dict(at.check(index, name, before)["facts"])
+            at.restore(index, name, module)  # what is shared with a later stop is used there
         else:
             facts[name] = _prune(index, weights, choices, counts, masks)
             pruned.append(name)
@@ -71,17 +71,6 @@ def _prune(index: int, weights: list[Weight], choices: Choices, counts: Mapping[
     gone = {w.name: w.size - int(torch.count_nonzero(found[w.name])) for w in weights}
     layers = {weight.name: {"size": weight.size, "removed": gone[weight.name]} for weight in weights}
     return {"layers": layers, "masks": masks.keep(index, found)}
-
-
-def _take_over(at: State, index: int, name: str, module: nn.Module, before: str) -> dict[str, Any]:
-    entry = at.finished[index]
-    if entry["dense"] != before:
-        raise BadInput(f"state={str(at.folder)!r} is of another model: {name!r} has other values than when it was pruned; give "
-                       "the same model, or another folder")  # fmt: skip
-    stored = at.load(index)
-    for key, value in own_tensors(name, module).items():  # what is shared with a later stop is used there
-        value.copy_(stored[key])
-    return dict(entry["facts"])
 
 
 def _told(name: str, number: int, total: int, facts: Mapping[str, Any]) -> BlockDone:

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from secateurs.comparing.processes.jobs import bound_to_this_process, computing_with
+from secateurs.comparing.processes.jobs import bound_to_this_process
 from secateurs.comparing.processes.waiting import Waiting
 from secateurs.comparing.processes.worker import sparingly
 from secateurs.comparing.processes.workers import work
 from secateurs.errors import BadInput
+from secateurs.measure.mode import computing_with
 
 MODULE = """
 import os, signal, sys, time

@@ -6,17 +6,15 @@ import io
 import pickle
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
 from secateurs.comparing.processes.waiting import Job, Waiting
 from secateurs.errors import SecateursError
+from secateurs.measure.mode import computing_with
 
-__all__ = ["DONE", "FAILED", "Crashed", "How", "NeedFailed", "Row", "Rows", "Tell", "bound_to_this_process", "computing_with"]
+__all__ = ["DONE", "FAILED", "Crashed", "How", "NeedFailed", "Row", "Rows", "Tell", "bound_to_this_process"]
 
 DONE, FAILED = "done", "failed"
 Row = dict[str, Any]
@@ -66,17 +64,6 @@ class How:
             return
         for other, need in waiting.failed(run.name):
             yield self.failed(other, NeedFailed(f"its run {need} failed"), 0.0)
-
-
-@contextmanager
-def computing_with(threads: int) -> Iterator[None]:
-    """Torch computes with so many threads inside, and with as many as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class _Checker(pickle.Pickler):

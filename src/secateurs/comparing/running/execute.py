@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateurs.comparing.processes.jobs import computing_with
 from secateurs.comparing.running.artefacts import Artefacts
 from secateurs.comparing.running.cell import Cell, Stage
 from secateurs.comparing.running.loop import supervised
@@ -22,6 +21,7 @@ from secateurs.comparing.running.task import Ready, ready
 from secateurs.comparing.running.training import Training
 from secateurs.comparing.spec import Run
 from secateurs.errors import BadInput
+from secateurs.measure.mode import computing_with
 
 __all__ = ["Tell", "device_here", "execute", "failed", "stored", "take_steps"]
 

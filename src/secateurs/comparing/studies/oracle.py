@@ -14,11 +14,11 @@ from secateurs.comparing.recipes import grid
 from secateurs.comparing.running import execute
 from secateurs.comparing.running.task import ready
 from secateurs.comparing.spec import Run
-from secateurs.comparing.store import Results
+from secateurs.comparing.store import RESULTS, Results
 from secateurs.comparing.studies import recipe as recipes
 from secateurs.comparing.studies import retraining
 from secateurs.comparing.studies.filters import find_filters
-from secateurs.comparing.studies.outcome import RESULTS, OracleOutcome, kept_text
+from secateurs.comparing.studies.outcome import OracleOutcome, kept_text
 from secateurs.comparing.studies.sets import kept_sets
 from secateurs.comparing.studies.spec import STUDY, OracleStudy, Retraining
 from secateurs.errors import BadInput

@@ -12,16 +12,15 @@ from typing import Any
 import numpy as np
 
 from secateurs.comparing.reporting.words import count
-from secateurs.comparing.store import read_rows
+from secateurs.comparing.store import RESULTS, read_rows
 from secateurs.comparing.studies.correlation import Anomaly, Correlation, anomaly, correlations
 from secateurs.comparing.studies.spec import STUDY
 from secateurs.errors import BadInput
 from secateurs.report import Table
 from secateurs.report.rows import Metric, Spread
 
-__all__ = ["RESULTS", "OracleOutcome", "SetResult", "kept_text"]
+__all__ = ["OracleOutcome", "SetResult", "kept_text"]
 
-RESULTS = "results.jsonl"
 TAU, P = 0.2, 0.05  # the published criterion: as strong as this, as unlikely by chance as this, or no correlation
 Row = dict[str, Any]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from secateurs.comparing.metrics import TOGETHER
-from secateurs.comparing.processes.jobs import Tell, computing_with
+from secateurs.comparing.processes.jobs import Tell
 from secateurs.comparing.running.artefacts import Artefacts
 from secateurs.comparing.running.data import Split, split_of
 from secateurs.comparing.running.execute import device_here, take_steps
@@ -25,7 +25,7 @@ from secateurs.comparing.studies.filters import Filters, find_filters, plan_of
 from secateurs.comparing.studies.sets import population
 from secateurs.comparing.studies.spec import STUDY, Retraining
 from secateurs.errors import BadInput, NotFinite
-from secateurs.measure.mode import evaluating
+from secateurs.measure.mode import computing_with, evaluating
 from secateurs.train import Held
 
 __all__ = ["failed", "mean_loss", "retrain"]

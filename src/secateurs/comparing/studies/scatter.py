@@ -8,7 +8,7 @@ from typing import Any
 from secateurs.comparing.studies.outcome import OracleOutcome
 from secateurs.errors import BadInput, near
 from secateurs.extras import require
-from secateurs.report.plots import THEMES, Theme
+from secateurs.report.plots import THEMES, Theme, plain_axes
 
 __all__ = ["scatter_png"]
 
@@ -40,13 +40,7 @@ def scatter_png(outcome: OracleOutcome, theme: str = "light") -> bytes:
 
 
 def _dress(axes: Any, dress: Theme, outcome: OracleOutcome) -> None:
-    axes.set_facecolor(dress.paper)
-    axes.grid(True, axis="y", color=dress.faint, linewidth=0.8)
-    axes.set_axisbelow(True)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(dress.faint)
-    axes.tick_params(colors=dress.ink, which="both", labelsize=10, length=0, pad=6)
+    plain_axes(axes, dress)
     losses = [s.loss_before for s in outcome.sets]
     if min(losses) > 0 and max(losses) > WIDE * min(losses):
         axes.set_xscale("log")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass
 from typing import Any
 
-from secateurs.comparing.spec import SCHEMA, Arm, Run, Task, plain
+from secateurs.comparing.spec import SCHEMA, Arm, Run, Task, hashed_name, plain
 from secateurs.comparing.studies.filters import Layers
 from secateurs.comparing.studies.sets import Kept
 
@@ -74,6 +72,4 @@ class Retraining:
     @property
     def name(self) -> str:
         """Readable, and unique by the hash of :meth:`determined_by`."""
-        said = json.dumps(self.determined_by(), sort_keys=True)
-        safe = "".join(c if c.isalnum() or c in "-._" else "-" for c in self.task.name)
-        return f"{safe}-oracle-repeat{self.repeat}-{hashlib.sha256(said.encode()).hexdigest()[:10]}"
+        return hashed_name(f"{self.task.name}-oracle-repeat{self.repeat}", self.determined_by())

@@ -107,6 +107,20 @@ class State:
                               "facts": dict(facts)})  # fmt: skip
         self._write()
 
+    def check(self, index: int, name: str, dense: str) -> dict[str, Any]:
+        """What was kept of a finished block; :class:`BadInput` if its ``dense`` digest is another now."""
+        entry = self.finished[index]
+        if entry["dense"] != dense:
+            raise BadInput(f"state={str(self.folder)!r} is of another model: {name!r} has other values than when it was "
+                           "pruned; give the same model, unpruned, or another folder")  # fmt: skip
+        return entry
+
+    def restore(self, index: int, name: str, module: nn.Module) -> None:
+        """Give a finished block its pruned values back."""
+        stored = self.load(index)
+        for key, value in own_tensors(name, module).items():
+            value.copy_(stored[key])
+
     def load(self, index: int) -> dict[str, Tensor]:
         """The tensors of a finished block; :class:`CorruptFile` if they are not what was written."""
         entry = self.finished[index]

@@ -238,15 +238,11 @@ class _Steps:
 
     def _take_over(self, index: int, before: str) -> dict[str, Any]:
         assert self.state is not None
-        stop, entry = self.route.stops[index], self.state.finished[index]
-        if entry["dense"] != before:
-            raise BadInput(f"state={str(self.state.folder)!r} is of another model: {stop.name!r} has other values than when it "
-                           "was pruned; give the same model, unpruned, or another folder")  # fmt: skip
+        stop = self.route.stops[index]
+        entry = self.state.check(index, stop.name, before)
         if self.dense:
             self._pass(index, None, record=True)
-        stored = self.state.load(index)
-        for name, value in own_tensors(stop.name, stop.module).items():
-            value.copy_(stored[name])
+        self.state.restore(index, stop.name, stop.module)
         if not self.dense:
             self._pass(index, None, record=True)
         return dict(entry["facts"])
