@@ -52,7 +52,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> nn.Module:
 def test_every_model_of_the_grid_comes_once_and_the_telling_ones_first() -> None:
     found = cells(64)
     names = [cell.name for cell in found]
-    assert len(set(names)) == len(names) == 1 + 4 + 3 * 4 * 5 * 3
+    assert len(set(names)) == len(names) == 1 + 4 + 3 * 4 * 5 * 3 + 6
     first = chosen(["dense", "magnitude-*", "*-mixed-0"], found)
     assert found[: len(first)] == first and len(first) == 1 + 4 + 3 * 4
     assert {(c.method, c.seed) for c in found[17:23]} == set(product(CALIBRATED, (1, 2)))

@@ -111,7 +111,7 @@ def test_the_same_command_goes_on(speaker: Path, as_json, command, monkeypatch: 
 @pytest.mark.parametrize(
     ("flags", "quotes"),
     [
-        (["--method", "wanda"], "'wanda' prunes by what calibration text shows: add --calibration FILE"),
+        (["--method", "wanda"], "'wanda' prunes by what calibration data shows: add --calibration FILE"),
         (["--method", "wanda", "--calibration", "absent.txt"], "'absent.txt' does not exist"),
         (["--method", "wanda", "--calibration", "other.txt", "--length", "500"], "102 tokens, fewer than one window"),
         (["--method", "wanda", "--calibration", "text.jsonl", "--text-column", "txt"], "under 'txt'; did you mean 'text'"),

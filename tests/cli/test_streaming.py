@@ -12,7 +12,7 @@ import secateurs as sc
 from secateurs.cli import streaming
 from secateurs.measure import process
 from secateurs.measure.process import PeakAnonymous, anonymous_bytes
-from secateurs.train import from_folder
+from secateurs.train import budget, from_folder, perplexity
 from tests.cli.test_calibration import TEXT, WORDS, Killed, speaker  # noqa: F401  (a fixture)
 
 transformers = pytest.importorskip("transformers")
@@ -43,6 +43,8 @@ def tensors(folder: str | Path) -> dict[str, torch.Tensor]:
         ["--method", "wanda", "--sparsity", 0.5],
         ["--method", "wanda", "--structure", "2:4", "--dense-inputs"],
         ["--method", "sparsegpt", "--sparsity", 0.6],
+        ["--method", "gblm", "--sparsity", 0.5],
+        ["--method", "gblm", "--structure", "2:4", "--option", "norm=l2", "--only-blocks", "1:2"],
         ["--method", "sparsegpt", "--sparsity", 0.5, "--quantize", "int8", "--only-blocks", "1:2"],
     ],
     ids=str,
@@ -54,6 +56,9 @@ def test_the_bits_of_the_run_in_memory(sharded: Path, as_json, flags: list) -> N
     assert mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in theirs)
     assert all(mine[name].dtype == theirs[name].dtype == torch.bfloat16 for name in theirs)
     assert told["report"][:-1] == whole["report"][:-1] and told["recipe"] == whole["recipe"]
+    assert told["perplexity"].keys() == whole["perplexity"].keys()
+    for when in ("before", "after"):
+        assert told["perplexity"][when] == pytest.approx(whole["perplexity"][when], rel=1e-5)
     assert {left["name"]: left["reason"] for left in told["left"]} == {left["name"]: left["reason"] for left in whole["left"]}
     assert told["verified"]["ok"] and told["memory"]["kept"] and 0 < told["memory"]["peak_bytes"] < 64e9
     beside = {"plan.json", "plan.safetensors", "recipe.yaml", "recipe.json", "report.json", "tokenizer.json",
@@ -93,14 +98,15 @@ def test_killed_and_given_again(sharded: Path, as_json, command, monkeypatch: py
     assert not sc.Plan.load("pruned").diff(sc.Plan.load("whole"))
 
 
-def test_more_than_promised_is_said(sharded: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
+class Growing(PeakAnonymous):
     """A process that outgrows the budget after the first look."""
 
-    class Growing(PeakAnonymous):
-        def __exit__(self, *error):
-            super().__exit__(*error)
-            self.peak = 65 * 10**9
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        self.peak = 65 * 10**9
 
+
+def test_more_than_promised_is_said(sharded: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(from_folder, "PeakAnonymous", Growing)
     result = command("prune", sharded, "--method", "magnitude", "--sparsity", 0.5, "--memory", "64GB", "--out", "pruned")
     assert result.exit_code == 3
@@ -109,7 +115,7 @@ def test_more_than_promised_is_said(sharded: Path, command, monkeypatch: pytest.
 
 
 def test_what_cannot_be_measured_is_said(sharded: Path, command, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (from_folder, process):
+    for module in (budget, process):
         monkeypatch.setattr(module, "anonymous_bytes", lambda: None)
     result = command("prune", sharded, "--method", "magnitude", "--sparsity", 0.5, "--memory", "64GB", "--out", "pruned")
     assert result.exit_code == 0 and "not measured: this system does not tell" in result.stdout
@@ -118,12 +124,12 @@ def test_what_cannot_be_measured_is_said(sharded: Path, command, monkeypatch: py
 @pytest.mark.parametrize(
     ("flags", "quotes"),
     [
-        (["--method", "gblm", *TEXT], "'gblm' with criterion='gblm' needs the gradient-magnitude"),
+        (["--criterion", "gradient-magnitude"], "needs the gradient-magnitude of the whole dense model"),
         (["--method", "wanda", "--allocation", "owl", *TEXT], "allocation='owl' compares scores of the whole dense model"),
         (["--method", "wanda", "--allocation", "ecoflap", *TEXT], "statistics of the whole dense model"),
         (["--allocation", "global"], "allocation='global' compares scores of the whole dense model"),
         (["--format", "secateurs"], "--memory writes a Hugging Face folder"),
-        (["--perplexity", "other.txt"], "--perplexity is measured on the whole model"),
+        (["--perplexity", "absent.txt"], "'absent.txt' does not exist"),
         (["--memory", "2"], "memory '2': give a number and a unit"),
         (["--memory", "2 apples"], "memory '2 apples': give a number and a unit"),
         (["--method", "wanda"], "add --calibration FILE"),
@@ -158,3 +164,29 @@ def test_from_python(sharded: Path) -> None:
     expected = sc.prune(model, "wanda", sparsity=0.5, calibration=batches).model.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in tensors("pruned").items())
     assert done.memory.budget == 64 * 10**9 and done.plan.removed == 1920 and done.report[-1]["removed"] == 1920
+
+
+@linux
+def test_perplexity_with_a_budget(sharded: Path, as_json, command, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("evaluate", sharded, "--perplexity", "other.txt", "--length", 16)
+    whole, told = as_json(*words), as_json(*words, "--memory", "64GB")
+    assert told["perplexity"] == pytest.approx(whole["perplexity"], rel=1e-5)
+    assert told["memory"]["kept"] and "memory" not in whole
+    assert {key: told[key] for key in whole if key != "perplexity"} == {k: v for k, v in whole.items() if k != "perplexity"}
+    result = command(*words, "--memory", "1MB")
+    assert result.exit_code == 2 and "memory=1000000 bytes cannot be kept" in result.stderr
+    result = command("evaluate", "net.safetensors", "--perplexity", "other.txt", "--memory", "64GB")
+    assert result.exit_code == 2 and "needs a Hugging Face folder" in result.stderr
+    monkeypatch.setattr(perplexity, "PeakAnonymous", Growing)
+    result = command(*words, "--memory", "64GB")
+    assert result.exit_code == 3 and "64 GB were allowed: EXCEEDED" in result.stdout
+
+
+def test_perplexity_on_a_text_of_its_own(sharded: Path, as_json) -> None:
+    words = ("prune", sharded, "--sparsity", 0.5, "--perplexity", "other.txt", "--length", 16, "--windows", 3)
+    told = as_json(*words, "--memory", "64GB", "--out", "pruned")["perplexity"]
+    assert told["text"] == "other.txt" and told["windows"] == 3
+    for when, folder in (("before", sharded), ("after", Path("pruned"))):
+        again = as_json("evaluate", folder, "--perplexity", "other.txt", "--length", 16, "--windows", 3)
+        assert told[when] == pytest.approx(again["perplexity"], rel=1e-5)
+    assert json.loads(Path("pruned/report.json").read_text())[-1]["perplexity"] == told

@@ -63,7 +63,7 @@ def test_an_error_shows_the_tree_and_how_to_name_the_blocks(name, says):
     with pytest.raises(BadInput, match=says) as error:
         found(Net(Layer(), Layer()), name)
     assert "blocks='model.layers'" in str(error.value)
-    assert "  layers: 2 x Layer\n    parts: 2 x Linear\nhead: Linear" in str(error.value)
+    assert "  layers: 2 x Layer\n    parts: 2 x Linear\nhead: Linear" in "\n".join(error.value.__notes__)
 
 
 def test_a_block_is_not_named_twice():

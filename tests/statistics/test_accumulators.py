@@ -112,3 +112,18 @@ def test_bad_input():
         Norms(2, torch.bfloat16)
     with pytest.raises(BadInput, match="per='row'"):
         norms.mean("row")
+
+
+@pytest.mark.parametrize("width", (1, 3, 4, 9))
+def test_a_gram_matrix_summed_in_strips_is_that_of_the_whole(width, monkeypatch):
+    monkeypatch.setattr(Gram, "strip", 4)  # of nine columns: two strips and one of a single column
+    x = torch.randn(40, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    whole, parts = Gram(width, torch.float64), [Gram(width, torch.float64) for _ in range(2)]
+    for part, rows in zip(parts, x.split(15)[:2], strict=True):
+        part.update(rows)
+    parts[0].merge(parts[1])
+    parts[0].update(x[30:])  # after it has been looked at
+    whole.update(x)
+    for found in (whole, parts[0], Gram.from_state_dict(parts[0].state_dict())):
+        torch.testing.assert_close(found.gram, x.T @ x)
+        assert torch.equal(found.gram, found.gram.T) and torch.equal(found.squares, found.gram.diagonal())

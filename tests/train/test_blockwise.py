@@ -13,8 +13,11 @@ import secateurs as sc
 from secateurs.core.grid import Grid
 from secateurs.core.obs_factor import NotPositiveDefinite
 from secateurs.errors import BadInput, CorruptFile, NotFinite
+from secateurs.files import write_whole
+from secateurs.train import block_masks
 from secateurs.train.dense import Dense
 from secateurs.train.losses import default_loss
+from secateurs.train.walk import state as walk_state
 from tests.models.families import batches, family
 
 
@@ -287,6 +290,59 @@ def test_a_killed_run_ends_with_the_same_bits(llama, settings, tmp_path):
         sc.prune(llama, **settings, sparsity=0.5, calibration=TEXT, state=tmp_path)
 
 
+def test_another_loss_does_not_take_a_run_over(tmp_path):
+    """It is known by what it finds: the gradients, and with ECoFLaP the counts, are settings too."""
+    data = [(x, torch.randint(8, (40,), generator=torch.Generator().manual_seed(0))) for x in inputs(1)]
+
+    def loss(factor):
+        return lambda model, batch: nn.functional.cross_entropy(factor * model(batch[0]), batch[1])
+
+    def kill(done):
+        raise Killed
+
+    cases = {"gradients": {"method": "gblm"}, "counts": {"method": "wanda", "allocation": "ecoflap"}}
+    for what, settings in cases.items():
+        words = {**settings, "sparsity": 0.5, "calibration": data, "state": tmp_path / what}
+        with pytest.raises(Killed):
+            sc.prune(plain(), **words, loss=loss(1.0), progress=kill)
+        with pytest.raises(BadInput, match=rf"another run, which differs in settings \({what}\)"):
+            sc.prune(plain(), **words, loss=loss(-3.0))
+        resumed = sc.prune(plain(), **words, loss=loss(1.0))  # another object that finds the same
+        del words["state"]
+        assert same(state(resumed.model), state(sc.prune(plain(), **words, loss=loss(1.0)).model))
+
+
+def test_killed_before_or_after_any_file_is_written(llama, tmp_path, monkeypatch):
+    """Every write of a run in turn: between the state's folder and its list, masks, blocks and the list again."""
+    settings = {"method": "sparsegpt", "sparsity": 0.5, "calibration": TEXT}
+    whole, moment = sc.prune(llama, **settings), 0
+    while True:
+        calls = iter(range(1000))
+        folder = tmp_path / str(moment)
+
+        def write(path, content, calls=calls, moment=moment):
+            now = next(calls)
+            if 2 * now == moment:
+                path.with_name(f".{path.name}.0123abcd").write_bytes(content[:9])  # what a killed writer leaves
+                raise Killed
+            write_whole(path, content)
+            if 2 * now + 1 == moment:
+                raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(walk_state, "write_whole", write)
+            patch.setattr(block_masks, "write_whole", write)
+            try:
+                sc.prune(llama, **settings, state=folder)
+                break
+            except Killed:
+                moment += 1
+        resumed = sc.prune(llama, **settings, state=folder)
+        assert same(state(resumed.model), state(whole.model))
+        assert resumed.plan.diff(whole.plan) == [] and resumed.report == whole.report
+    assert moment == 2 * (1 + 2 * 3)  # the empty list, then masks, tensors and the list for two blocks
+
+
 # -- what cannot work
 
 
@@ -304,7 +360,7 @@ def test_a_killed_run_ends_with_the_same_bits(llama, settings, tmp_path):
         ({"calibration": inputs(), "method": "sparsegpt", "options": {"dampening": -1}}, "dampening=-1 of 'sparsegpt'"),
         ({"calibration": [torch.zeros(4, 16)], "method": "sparsegpt"}, "no calibration data reached '0.weight'"),
         ({"calibration": inputs(), "method": "gblm"}, "have no labels"),
-        ({"method": "magnitude", "state": "x"}, "blocks=, only_blocks= and state= are for methods that go block by block"),
+        ({"method": "magnitude", "state": "x"}, "blocks=, only_blocks=, compute= and state= are for methods that go block"),
     ],
     ids=str,
 )

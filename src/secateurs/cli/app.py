@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from secateurs.cli import flags
-from secateurs.cli.failing import Command
+from secateurs.cli.failing import WORDS, Command
+from secateurs.cli.ranks import Together
 from secateurs.version import __version__
 
 __all__ = ["app"]
@@ -62,8 +63,9 @@ def inspect(
     inspect_model(Source(model, factory, trust_remote_code), flags.selection(include, exclude, types, exempt), json)
 
 
-@app.command(cls=Command)
+@app.command(cls=Together)
 def prune(
+    context: typer.Context,
     model: flags.Model,
     *,
     recipe: flags.RecipeFile = None,
@@ -86,10 +88,11 @@ def prune(
     calibration: flags.Calibration = None,
     samples: flags.Samples = 128,
     length: flags.Length = None,
-    text_column: flags.Column = "text",
+    column: flags.AnyColumn = None,
     perplexity: flags.PerplexityText = None,
     windows: flags.Windows = None,
     dense_inputs: flags.Dense = False,
+    compute: flags.Compute = None,
     blocks: flags.Blocks = None,
     only_blocks: flags.OnlyBlocks = None,
     factory: flags.Factory = None,
@@ -102,9 +105,9 @@ def prune(
 ) -> None:
     """Prune a model in one shot, and write it to a new folder with its plan, recipe and report.
 
-    Methods that need calibration read text and go block by block; one that was killed goes on when the same command is given
-    again. The result is verified: exact counts, zeros where planned, equal after reloading. Exit code 3 if that fails, or if
-    more than --memory was used.
+    Methods that need calibration read what the model reads, and go block by block; one that was killed goes on when the same
+    command is given again. The result is verified: exact counts, zeros where planned, equal after reloading. Exit code 3 if
+    that fails, or if more than --memory was used.
     """
     from secateurs.cli.calibrating import Calibrated
     from secateurs.cli.choices import amount, pairs, said
@@ -120,28 +123,41 @@ def prune(
         "overrides": pairs("--override", override), "seed": seed,
         **flags.selection(include, exclude, types, exempt),
     }  # fmt: skip
-    walk = {"blocks": tuple(blocks or ()), "only_blocks": only_blocks, "propagate": "dense" if dense_inputs else "pruned"}
-    text = Calibrated(calibration, samples, length, text_column, perplexity, windows, walk)
+    walk = {"blocks": tuple(blocks or ()), "only_blocks": only_blocks, "propagate": "dense" if dense_inputs else "pruned",
+            "compute": compute}  # fmt: skip
+    text = Calibrated(calibration, samples, length, column, perplexity, windows, walk)
     source = Source(model, factory, trust_remote_code)
     target = Target(out, format or ("huggingface" if memory else "secateurs"), overwrite)
     if memory:
-        kept = prune_in_files(source, said(recipe, fields), target, text, memory, json)
+        kept = prune_in_files(source, said(recipe, fields), target, text, memory, json, context.meta[WORDS])
     else:
-        kept = prune_model(source, said(recipe, fields), target, text, json)
+        kept = prune_model(source, said(recipe, fields), target, text, json, context.meta[WORDS])
     raise typer.Exit(KEPT if kept else BROKEN)
 
 
 @app.command(cls=Command)
 def evaluate(
-    model: flags.Model, *, perplexity: flags.Judged, length: flags.Length = None, windows: flags.Windows = None,
+    model: flags.Model, *, perplexity: flags.Judged = None, tasks: flags.Tasks = None, limit: flags.Limit = None,
+    length: flags.Length = None, windows: flags.Windows = None,
     text_column: flags.Column = "text", factory: flags.Factory = None, trust_remote_code: flags.Trust = False,
-    json: flags.Json = False,
+    memory: flags.MemoryToMeasure = None, json: flags.Json = False,
 ) -> None:  # fmt: skip
-    """Measure a language model's perplexity on a text, and say by which convention."""
+    """Measure a language model: perplexity on a text, and by which convention, or tasks of lm-evaluation-harness.
+
+    Exit code 3 if --memory was exceeded.
+    """
+    from secateurs.cli.choices import one_of
     from secateurs.cli.evaluating import evaluate_model
+    from secateurs.cli.harness_tasks import evaluate_tasks
     from secateurs.cli.opening import Source
 
-    evaluate_model(Source(model, factory, trust_remote_code), perplexity, length, text_column, windows, json)
+    source = Source(model, factory, trust_remote_code)
+    kept = True
+    if one_of(perplexity=perplexity, tasks=tasks) == "perplexity":
+        kept = evaluate_model(source, str(perplexity), length, text_column, windows, json, memory)
+    else:
+        evaluate_tasks(source, str(tasks), limit, json)
+    raise typer.Exit(KEPT if kept else BROKEN)
 
 
 @app.command(cls=Command)

@@ -10,7 +10,7 @@ from typing import Any
 from secateurs.errors import BadInput
 from secateurs.recipe import Recipe
 
-__all__ = ["amount", "check_one_shot", "pairs", "said"]
+__all__ = ["amount", "check_one_shot", "one_of", "pairs", "said"]
 
 AMOUNTS = ("sparsity", "keep", "total_sparsity")
 
@@ -67,8 +67,8 @@ def check_one_shot(recipe: Recipe, text: bool) -> bool:
     choices = Choices.of(recipe.with_defaults(method.defaults), method)
     walks = goes_by_blocks(choices)
     if walks and not text:
-        raise BadInput(f"{recipe.method!r} prunes by what calibration text shows: add --calibration FILE (.txt, .jsonl or "
-                       ".parquet)")  # fmt: skip
+        raise BadInput(f"{recipe.method!r} prunes by what calibration data shows: add --calibration FILE (text: .txt, .jsonl, "
+                       ".parquet; a folder of images or recordings; ready inputs: .safetensors)")  # fmt: skip
     if "gradient" in choices.criterion.needs and not text:
         raise _in_python(recipe.method, "by gradients, which need data (of a language model: --calibration FILE)", CALL)
     return walks
@@ -79,6 +79,19 @@ def _in_python(name: str, how: str, lines: str) -> BadInput:
     error = BadInput(f"{name!r} prunes {how}: there is no command for that, in Python it is")
     error.add_note(lines.format(name=name))
     return error
+
+
+def one_of(**flags: str | None) -> str:
+    """The name of the one flag that was given.
+
+    Raises:
+        BadInput: none was, or several.
+    """
+    given = [name for name, value in flags.items() if value is not None]
+    if len(given) != 1:
+        said = " and ".join(f"--{name}" for name in given) or "neither"
+        raise BadInput(f"give one of {' or '.join(f'--{name}' for name in flags)} (found {said})")
+    return given[0]
 
 
 def amount(text: str | None) -> float | int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import traceback
 from typing import Any
@@ -11,13 +12,19 @@ from typer.core import TyperCommand
 
 from secateurs.errors import BadInput, BrokenPromise, CorruptFile, MissingExtra, NotFinite
 
-__all__ = ["INTERRUPTED", "Command", "exit_code"]
+__all__ = ["INTERRUPTED", "WORDS", "Command", "exit_code"]
 
 INTERRUPTED = 130  # the exit code of a command ended by Ctrl-C, as shells have it
+WORDS = "secateurs.words"  # where a context has the command as it was given
 
 
 class Command(TyperCommand):
     """A command whose errors are told in one line; ``secateurs --debug`` prints the traceback as well."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the words of the command, and keep them as they were given."""
+        ctx.meta[WORDS] = shlex.join(["secateurs", ctx.info_name, *args])
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run it."""

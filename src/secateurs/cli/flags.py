@@ -24,11 +24,18 @@ _FACTORY = "Builds the network of a plain module; found in the current folder to
 _FORMAT = "secateurs (sparse storage) or huggingface (dense, for from_pretrained)."
 _FORMAT_OF = f"{_FORMAT} If nothing is said the first, with --memory the second."
 _MEMORY = "Hold no more than this (2GB, 512MB) in memory: a Hugging Face folder, pruned in its files. Measured."
+_HOLD = "Hold no more than this (2GB, 512MB) in memory: a Hugging Face folder, read a block at a time. Measured."
 _EXEMPT = "A named rule: first-conv, depthwise, gmp, last-linear, embedding. Repeatable."
 _ALLOCATION = "uniform, per-row, global, global-floor, er, erk, lamp, owl, ecoflap, explicit (--override) or a .json file."
 _SOURCE = "Text to calibrate on: a .txt, .jsonl or .parquet file, or the name of a dataset."
+_CALIBRATION = "What the model reads: text (.txt, .jsonl), a folder of images or .wav files, any of them in a .parquet, " \
+               "ready inputs (.safetensors, .npz), or the name of a dataset."  # fmt: skip
+_COLUMN = "Of a .jsonl or .parquet file or a dataset; text, image or audio if nothing is said."
+_JUDGED = _SOURCE.replace("calibrate", "measure")
+_TASKS = "Instead: tasks of lm-evaluation-harness (extra eval), by name or as .yaml files, commas in between."
 _PERPLEXITY = "Text to measure perplexity on, before and after; the calibration windows if not given."
 _BLOCKS = "Names of the lists of repeated layers, or of blocks, where they are not found. Repeatable."
+_COMPUTE = "Run the calibration data in this dtype instead of the model's: faster where the processor can."
 _JOBS = "Runs at a time, each in a process of its own; 1 if nothing is said."
 _RAY = "Instead, run on the Ray cluster at this address; local starts one here."
 _RESULTS_OUT = "The folder for results, weights and masks; results/NAME if nothing is said."
@@ -57,21 +64,26 @@ Types = Annotated[Texts, typer.Option("--type", metavar="KIND", help="Only linea
 Exempt = Annotated[Texts, typer.Option(metavar="RULE", help=_EXEMPT, **_which)]
 Overrides = Annotated[Texts, typer.Option("--override", metavar="GLOB=SHARE", help="Their own sparsity. Repeatable.", **_which)]
 
-Calibration = Annotated[str | None, typer.Option(metavar="TEXT", help=_SOURCE, **_text)]
-Samples = Annotated[int, typer.Option(min=1, help="Windows of text, cut at random places.", **_cut)]
+Calibration = Annotated[str | None, typer.Option(metavar="DATA", help=_CALIBRATION, **_text)]
+Samples = Annotated[int, typer.Option(min=1, help="Windows of text, cut at random places, or samples of other data.", **_cut)]
 Length = Annotated[int | None, typer.Option(min=2, help="Tokens of a window; 2048, or what the model can take.", **_text)]
 Column = Annotated[str, typer.Option(help="Of a .jsonl or .parquet file or a dataset.", **_cut)]
+AnyColumn = Annotated[str | None, typer.Option("--column", "--text-column", help=_COLUMN, **_text)]
 PerplexityText = Annotated[str | None, typer.Option("--perplexity", metavar="TEXT", help=_PERPLEXITY, **_text)]
 Windows = Annotated[int | None, typer.Option(min=1, help="At most so many windows of it; all if not given.", **_text)]
 Dense = Annotated[bool, typer.Option("--dense-inputs", help="Feed every block by the dense ones before it.", **_text)]
+Compute = Annotated[str | None, typer.Option(metavar="bfloat16", help=_COMPUTE, **_text)]
 Blocks = Annotated[Texts, typer.Option("--blocks", metavar="MODULE", help=_BLOCKS, **_text)]
 OnlyBlocks = Annotated[str | None, typer.Option(metavar="FROM:TO", help="Only these of them, as 4:20.", **_text)]
 Quantize = Annotated[str | None, typer.Option(metavar="int4|int8", help="sparsegpt: round what stays, jointly.", **_words)]
-Judged = Annotated[str, typer.Option("--perplexity", metavar="TEXT", help=_SOURCE.replace("calibrate", "measure"), **_text)]
+Judged = Annotated[str | None, typer.Option("--perplexity", metavar="TEXT", help=_JUDGED, **_text)]
+Tasks = Annotated[str | None, typer.Option(metavar="TASK,...", help=_TASKS, **_text)]
+Limit = Annotated[int | None, typer.Option(min=1, help="At most so many samples of every task.", **_text)]
 
 Out = Annotated[Path, typer.Option(metavar="DIR", help="The folder to write.", **_where)]
 Format = Annotated[str, typer.Option(help=_FORMAT, **_where)]
 FormatOf = Annotated[str | None, typer.Option("--format", help=_FORMAT_OF, show_default=False, **_where)]
+MemoryToMeasure = Annotated[str | None, typer.Option("--memory", metavar="BYTES", help=_HOLD, show_default=False, **_where)]
 Memory = Annotated[str | None, typer.Option(metavar="BYTES", help=_MEMORY, show_default=False, **_where)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a model saved at --out.", **_where)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.", **_where)]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from secateurs.errors import BadInput, CorruptFile
+from secateurs.errors import BadInput, CorruptFile, NotFinite
 from secateurs.extras import require
+from secateurs.train.walk import Shards
 
-__all__ = ["open_pretrained", "quieten"]
+__all__ = ["open_pretrained", "quieten", "shards_named"]
 
 
 def open_pretrained(folder: Path, trust_remote_code: bool = False) -> nn.Module:
@@ -20,12 +23,13 @@ def open_pretrained(folder: Path, trust_remote_code: bool = False) -> nn.Module:
 
     Raises:
         BadInput: no safetensors, a class unknown here, or tensors missing, which would be random.
-        CorruptFile: the configuration is unreadable.
+        CorruptFile: the configuration is unreadable, or a file of weights is not whole.
         MissingExtra: transformers is not installed.
     """
     _check_weights(folder)
     transformers = require("transformers", "transformers")
     kind = _model_class(transformers, folder, trust_remote_code)
+    Shards(folder)  # names a file that is missing or not whole, which transformers would not
     trust = {"trust_remote_code": True} if trust_remote_code else {}
     quieten()
     try:
@@ -78,6 +82,19 @@ def _check_loaded(folder: Path, model: nn.Module, info: dict[str, Any]) -> None:
     if unused:
         what = f"{len(unused)} tensors of {str(folder)!r} are not part of {type(model).__name__} and are left out"
         print(f"note: {what}, first {unused[0]!r}", file=sys.stderr)
+
+
+@contextmanager
+def shards_named(folder: Path) -> Iterator[None]:
+    """An error about numbers inside notes which of the folder's files holds the tensor that it names."""
+    try:
+        yield
+    except NotFinite as error:
+        if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
+            stored = Shards(folder)
+            for name in [name for name in stored.names if repr(name) in str(error)]:
+                error.add_note(f"{name!r} lies in {str(stored.file(name))!r}")
+        raise
 
 
 def quieten() -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from secateurs.apply import Verification
-from secateurs.cli.calibrating import Calibrated, done_with, prune_with_text
+from secateurs.cli.calibrating import Calibrated, prune_with_text
 from secateurs.cli.choices import check_one_shot
+from secateurs.cli.huggingface import shards_named
 from secateurs.cli.opening import Opened, Source
+from secateurs.cli.paging import write_page
 from secateurs.cli.proving import as_data, verify_written
+from secateurs.cli.resuming import done_with, resumed
 from secateurs.cli.showing import bytes_text, dump, facts, shape_text, share, show, stages
 from secateurs.cli.writing import Beside, Target, stored_bytes
 from secateurs.formats import save
@@ -19,7 +23,7 @@ from secateurs.recipe import Recipe
 from secateurs.report import Table
 from secateurs.train import Pruned
 
-__all__ = ["left_facts", "prune_model", "rare_facts", "report_table", "speed"]
+__all__ = ["left_facts", "perplexity_facts", "prune_model", "rare_facts", "report_table", "speed"]
 
 
 @dataclass(frozen=True)
@@ -30,29 +34,39 @@ class Outcome:
     before: dict[str, Any]
     after: dict[str, Any]
     proof: Verification
+    calibration: str | None = None
     perplexity: dict[str, Any] | None = None
 
 
-def prune_model(source: Source, recipe: Recipe, target: Target, text: Calibrated, as_json: bool) -> bool:
-    """Open, prune, write, verify and print; whether every promise was kept."""
+def prune_model(
+    source: Source, recipe: Recipe, target: Target, text: Calibrated, as_json: bool, command: str | None = None
+) -> bool:
+    """Open, prune, write, verify and print; whether every promise was kept. ``command`` is shown on the page."""
     walks = check_one_shot(recipe, text.source is not None)
-    target.check()
-    with stages(6) as at:
+    target = resumed(target)
+    with stages(6) as at, shards_named(source.path.expanduser()):
         at.begin("opening")
         opened = source.open()
-        before = _weigh(opened)
-        done, perplexity = prune_with_text(opened, recipe, text, walks, target.path, source.trust_remote_code, at)
-        if perplexity is not None:
-            done.report[-1]["perplexity"] = perplexity
+        before = {**_weigh(opened), "stored_bytes": stored_bytes(opened.path)}
+        given = prune_with_text(opened, recipe, text, walks, target.path, source.trust_remote_code, at)
+        done = given.pruned
+        if given.perplexity is not None:
+            done.report[-1]["perplexity"] = given.perplexity
         at.begin("writing")
         save(done.model, target.path, recipe=done.recipe, plan=Beside(done.plan, done.recipe, source.path), report=done.report,
              format=target.format, overwrite=target.overwrite)  # fmt: skip
         at.begin("verifying")
         proof = verify_written(opened, done.plan, target.path, source.trust_remote_code)
-    outcome = Outcome(done, before, {**_weigh(opened), "stored_bytes": stored_bytes(target.path)}, proof, perplexity)
+    outcome = Outcome(done, before, {**_weigh(opened), "stored_bytes": stored_bytes(target.path)}, proof,
+                      given.calibration, given.perplexity)  # fmt: skip
+    told = _told(opened, outcome, target, command)
+    told["page"], where = write_page(told, target.path)
     if walks and proof.ok:
         done_with(target.path)
-    (_dump if as_json else _show)(outcome, target)
+    if as_json:
+        dump(told)
+    else:
+        _show(outcome, target, where)
     return proof.ok
 
 
@@ -62,14 +76,19 @@ def _weigh(opened: Opened) -> dict[str, Any]:
             "paper_bytes": size.paper_bytes}  # fmt: skip
 
 
-def _dump(outcome: Outcome, target: Target) -> None:
-    dump({"out": str(target.path), "format": target.format, "recipe": outcome.pruned.recipe.to_dict(),
-          "report": outcome.pruned.report, "sizes": {"before": outcome.before, "after": outcome.after},
-          "perplexity": outcome.perplexity, "left": [asdict(left) for left in outcome.pruned.left],
-          "rare": outcome.pruned.rare, "verified": as_data(outcome.proof)})  # fmt: skip
+def _told(opened: Opened, outcome: Outcome, target: Target, command: str | None) -> dict[str, Any]:
+    """Everything there is to say, as data."""
+    pruned = outcome.pruned
+    return {
+        "command": command, "source": str(opened.path), "model": type(opened.model).__name__, "out": str(target.path),
+        "format": target.format, "recipe": pruned.recipe.to_dict(), "calibration": outcome.calibration,
+        "report": pruned.report, "sizes": {"before": outcome.before, "after": outcome.after},
+        "perplexity": outcome.perplexity, "left": [asdict(left) for left in pruned.left], "rare": pruned.rare,
+        "speed": speed(pruned.recipe.structure or "element"), "verified": as_data(outcome.proof),
+    }  # fmt: skip
 
 
-def _show(outcome: Outcome, target: Target) -> None:
+def _show(outcome: Outcome, target: Target, page: str) -> None:
     show(report_table(outcome.pruned.report))
     before, after = outcome.before, outcome.after
     facts({
@@ -77,11 +96,13 @@ def _show(outcome: Outcome, target: Target) -> None:
                  f"({share(1 - after['nonzero'] / after['parameters'])}), before {before['parameters'] - before['nonzero']:,}",
         "bytes": f"{bytes_text(before['dense_bytes'])} dense, now {bytes_text(after['stored_bytes'])} on disk; by the paper's "
                  f"accounting {bytes_text(after['paper_bytes'])} (4 bytes a non-zero + min(N/8, NNZ/2))" + _dense_note(target),
-        **_text_facts(outcome),
+        **({"calibration": outcome.calibration} if outcome.calibration else {}),
+        **perplexity_facts(outcome.perplexity),
         **rare_facts(outcome.pruned.rare),
         **left_facts(outcome.pruned.left),
         "speed": speed(outcome.pruned.recipe.structure or "element"),
         "verified": "; ".join(f"{c.name}: {c.detail}" + ("" if c.ok else " BROKEN") for c in outcome.proof.checks),
+        "page": page,
         "written": f"{target.path} ({', '.join(sorted(f.name for f in target.path.iterdir()))})",
     })  # fmt: skip
 
@@ -99,15 +120,13 @@ def _line(row: dict[str, Any], errors: bool) -> tuple[str, ...]:
     return row["name"], shape_text(row["shape"] or ()), f"{row['size']:,}", f"{row['kept']:,}", share(row["sparsity"]), *error
 
 
-def _text_facts(outcome: Outcome) -> dict[str, str]:
+def perplexity_facts(found: Mapping[str, Any] | None) -> dict[str, str]:
     """Perplexities, where there was text."""
-    found = {}
-    if outcome.perplexity is not None:
-        p = outcome.perplexity
-        before, after = ("infinite" if p[key] is None else f"{p[key]:.4f}" for key in ("before", "after"))
-        found["perplexity"] = (f"{before} before, {after} after, on {p['text']}, {p['windows']} windows of {p['length']} "
-                               f"tokens: {p['convention']}")  # fmt: skip
-    return found
+    if found is None:
+        return {}
+    before, after = ("infinite" if found[key] is None else f"{found[key]:.4f}" for key in ("before", "after"))
+    return {"perplexity": f"{before} before, {after} after, on {found['text']}, {found['windows']} windows of "
+                          f"{found['length']} tokens: {found['convention']}"}  # fmt: skip
 
 
 def rare_facts(rare: tuple[tuple[str, int, int], ...]) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from secateurs import report
+from secateurs.report.words import bytes_text, shape_text, share
 
 __all__ = ["Stages", "bytes_text", "dump", "facts", "shape_text", "share", "show", "stages"]
 
@@ -47,24 +48,6 @@ def facts(pairs: dict[str, str]) -> None:
     for word, text in pairs.items():
         grid.add_row(Text(word, style="bold"), Text(text))
     Console().print(grid)
-
-
-def bytes_text(count: float) -> str:
-    """``"2.41 MB"`` (10^6 bytes), ``"18.3 kB"`` or ``"812 B"``."""
-    for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if count >= size:
-            return f"{count / size:.3g} {unit}" if count < 100 * size else f"{count / size:.0f} {unit}"
-    return f"{count:.0f} B"
-
-
-def shape_text(shape: Sequence[int]) -> str:
-    """``"64x3x3x3"``."""
-    return "x".join(map(str, shape))
-
-
-def share(part: float) -> str:
-    """``"90.00 %"``."""
-    return f"{100 * part:.2f} %"
 
 
 class Stages:

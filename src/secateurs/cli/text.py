@@ -1,4 +1,4 @@
-"""Text on the command line: calibration windows, and perplexity with its convention."""
+"""Text on the command line: its tokenizer, its windows, and perplexity with its convention."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from secateurs.cli.opening import Opened
 from secateurs.errors import BadInput
 from secateurs.extras import require
 from secateurs.measure import perplexity
-from secateurs.statistics.text import Encoder, consecutive_windows, random_windows, read_texts
+from secateurs.statistics.text import Encoder, consecutive_windows, read_texts
 
-__all__ = ["CONVENTION", "Perplexity", "Text", "batches_of", "finite", "is_causal", "usual_length"]
+__all__ = ["CONVENTION", "Perplexity", "Text", "at_once", "batches_of", "finite", "is_causal", "known_ids", "open_tokenizer",
+           "usual_length"]  # fmt: skip
 
 CONVENTION = ("exp of the mean next-token loss over non-overlapping windows, each judged by itself; the texts one behind the "
               "other, each between begin and end marks where the tokenizer has them")  # fmt: skip
@@ -30,14 +31,9 @@ class Text:
     length: int
     column: str = "text"
 
-    def crops(self, opened: Opened, samples: int, seed: int, trust_remote_code: bool) -> list[dict[str, Tensor]]:
-        """Batches of random windows."""
-        encoder = _encoder(opened, trust_remote_code)
-        return batches_of(random_windows(read_texts(self.source, self.column), encoder, samples, self.length, seed))
-
     def windows(self, opened: Opened, most: int | None, trust_remote_code: bool) -> list[dict[str, Tensor]]:
         """Batches of consecutive windows."""
-        encoder = _encoder(opened, trust_remote_code)
+        encoder = Encoder.of(open_tokenizer(opened, trust_remote_code), known_ids(opened.model))
         return batches_of(consecutive_windows(read_texts(self.source, self.column), encoder, self.length, most))
 
 
@@ -60,7 +56,12 @@ class Perplexity:
 
 def batches_of(windows: Tensor) -> list[dict[str, Tensor]]:
     """Windows as batches of about 2,048 tokens."""
-    return [{"input_ids": part} for part in windows.split(max(1, 2048 // windows.shape[1]))]
+    return [{"input_ids": part} for part in windows.split(at_once(windows.shape[1]))]
+
+
+def at_once(length: int) -> int:
+    """How many windows of ``length`` tokens make a batch."""
+    return max(1, 2048 // length)
 
 
 def is_causal(model: nn.Module) -> bool:
@@ -80,15 +81,26 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _encoder(opened: Opened, trust_remote_code: bool) -> Encoder:
+def open_tokenizer(opened: Opened, trust_remote_code: bool) -> Any:
+    """The tokenizer in the model's folder.
+
+    Raises:
+        BadInput: there is none that can be opened.
+    """
     transformers = require("transformers", "transformers")
     folder = Path(opened.path)
     said = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **said)
+        return transformers.AutoTokenizer.from_pretrained(folder, **said)
     except Exception as error:
         raise BadInput(f"{str(folder)!r} holds no tokenizer that can be opened, and text needs one: {type(error).__name__}: "
                        f"{error}") from error  # fmt: skip
-    model: Any = opened.model
-    embeddings = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
-    return Encoder.of(tokenizer, getattr(embeddings, "num_embeddings", None))
+
+
+def known_ids(model: nn.Module) -> int | None:
+    """How many token ids the model knows; None where it does not say."""
+    try:
+        embeddings = model.get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        return None
+    return getattr(embeddings, "num_embeddings", None)

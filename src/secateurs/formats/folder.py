@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from secateurs.errors import BadInput
+from secateurs.files import held_folder, remove_abandoned
 
-__all__ = ["MARKERS", "check_target", "replacing"]
+__all__ = ["MARKERS", "check_target", "full_disk_told", "replacing"]
 
 MARKERS = ("secateurs.json", "config.json")  # a folder with neither is not a saved model and is never replaced
+
+_FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
+
+
+@contextmanager
+def full_disk_told(state: str | os.PathLike[str] | None) -> Iterator[None]:
+    """Inside, a full disk is a :class:`BadInput` that says what is finished: the blocks in ``state``, if there is one."""
+    try:
+        yield
+    except Exception as error:
+        # safetensors has an error type of its own, which tells the number in words alone
+        if getattr(error, "errno", None) not in _FULL and f"os error {errno.ENOSPC}" not in str(error):
+            raise
+        stays = "nothing is kept" if state is None else f"what is finished stays in {str(state)!r}, and the same call goes on"
+        raise BadInput(f"there is no room left on the disk ({error}): make some; {stays}") from error
 
 
 @contextmanager
@@ -22,6 +40,7 @@ def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator
     The content reaches the disk (fsync) before the rename. On any error, a full disk or a keyboard interrupt included, the
     new folder is removed and what was at ``path`` is untouched. With ``overwrite`` the old folder, and all in it, goes only
     once the new one is complete; a process killed between the two renames leaves it beside as ``.<name>.<random>.old``.
+    New folders of processes that were killed while they filled them go when the next one is made.
 
     Raises:
         BadInput: ``path`` exists and may not be replaced, or cannot be written; the message says which and why.
@@ -32,10 +51,12 @@ def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator
     fresh, old = beside.with_name(beside.name + ".partial"), beside.with_name(beside.name + ".old")
     made = [parent for parent in target.parents if not parent.exists()]
     try:
+        remove_abandoned(_partial(target))
         fresh.mkdir(parents=True)
-        yield fresh
-        _sync(fresh)
-        _swap(fresh, target, old)
+        with held_folder(fresh):
+            yield fresh
+            _sync(fresh)
+            _swap(fresh, target, old)
     except BaseException as error:
         shutil.rmtree(fresh, ignore_errors=True)
         for parent in made:
@@ -61,6 +82,12 @@ def check_target(target: Path, overwrite: bool) -> None:
     if not any((target / marker).is_file() for marker in MARKERS) or any(item.is_dir() for item in content):
         raise BadInput(f"{str(target)!r} is not just a saved model (it has no {' or '.join(MARKERS)}, or has folders inside): "
                        "refusing to delete it, give another name")  # fmt: skip
+
+
+def _partial(target: Path) -> list[Path]:
+    """Folders that were to become ``target``."""
+    name = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}\.partial")
+    return [path for path in target.parent.glob(".*.partial") if name.fullmatch(path.name) and path.is_dir()]
 
 
 def _swap(fresh: Path, target: Path, old: Path) -> None:

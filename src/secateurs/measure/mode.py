@@ -37,10 +37,9 @@ def computing_with(threads: int) -> Iterator[None]:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where the model's first parameter or buffer lies; the CPU for a model without any."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        return tensor.device
-    return torch.device("cpu")
+    """Where the model's first parameter or buffer that has values lies; the CPU for a model without any."""
+    tensors = (*model.parameters(), *model.buffers())
+    return next((tensor.device for tensor in tensors if not tensor.is_meta), torch.device("cpu"))
 
 
 def to_device(value: Any, device: torch.device) -> Any:

@@ -47,7 +47,7 @@ def find_blocks(model: nn.Module, found: Survey, blocks: str | Sequence[str] = (
     Where no lists hold most of the prunable weights, every prunable layer is a block of its own.
 
     Raises:
-        BadInput: a name in ``blocks`` is no module of the model, or holds nothing to prune; the message has the module tree.
+        BadInput: a name in ``blocks`` is no module of the model, or holds nothing to prune; its note is the module tree.
     """
     model = unwrap(model)
     weights = [weight for weight in found.weights if weight.kind != "embedding"]
@@ -98,9 +98,9 @@ def _named(model: nn.Module, weights: Sequence[Weight], names: Sequence[str]) ->
     single: list[str] = []
     for name in names:
         if name not in modules or not name:
-            raise BadInput(f"blocks={name!r} is no module of this model{near(name, modules)}. {_how(model)}")
+            raise _refused(f"blocks={name!r} is no module of this model{near(name, modules)}", model)
         if not _held(weights, [name]):
-            raise BadInput(f"blocks={name!r} holds nothing to prune. {_how(model)}")
+            raise _refused(f"blocks={name!r} holds nothing to prune", model)
         module = modules[name]
         if isinstance(module, (nn.ModuleList, nn.Sequential)) and len(module):
             lists.append(BlockList(name, tuple(f"{name}.{key}" for key, _ in module.named_children())))
@@ -113,8 +113,11 @@ def _named(model: nn.Module, weights: Sequence[Weight], names: Sequence[str]) ->
     return (*lists, BlockList("", tuple(single), chained=False)) if single else tuple(lists)
 
 
-def _how(model: nn.Module) -> str:
-    return f"Name the list of repeated layers, as in blocks='model.layers'; the modules are:\n{describe_tree(model)}"
+def _refused(why: str, model: nn.Module) -> BadInput:
+    """The tree is a note of the error, which keeps its lines where messages are told in one."""
+    error = BadInput(f"{why}. Name the list of repeated layers, as in blocks='model.layers'")
+    error.add_note(f"the modules are:\n{describe_tree(model)}")
+    return error
 
 
 def _tree(module: nn.Module, indent: str, depth: int) -> Iterator[str]:

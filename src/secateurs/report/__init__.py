@@ -2,6 +2,7 @@
 
 from secateurs.report.page import Figure, Page, Section, render_page
 from secateurs.report.plots import curve_png
+from secateurs.report.pruned import pruning_page
 from secateurs.report.rows import Metric, Spread, group, paired, spread, verdict
 from secateurs.report.tables import Table, contest, contest_table
 
@@ -17,6 +18,7 @@ __all__ = [
     "curve_png",
     "group",
     "paired",
+    "pruning_page",
     "render_page",
     "spread",
     "verdict",

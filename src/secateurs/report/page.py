@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 from secateurs.extras import require
+from secateurs.report.panel import Panel
 from secateurs.report.tables import Table
 
 __all__ = ["Figure", "Page", "Section", "render_page"]
@@ -34,13 +35,14 @@ class Figure:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands under it, in this order: sentences, a table, a figure, preformatted text."""
+    """A heading and what stands under it, in this order: sentences, a table, a figure, panels, preformatted text."""
 
     title: str
     sentences: tuple[str, ...] = ()
     table: Table | None = None
     figure: Figure | None = None
     code: str = ""
+    panels: tuple[Panel, ...] = ()
 
 
 @dataclass(frozen=True)

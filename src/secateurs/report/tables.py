@@ -17,12 +17,16 @@ Cells = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Table:
-    """Headings and cells, already text. ``sections`` are lines that belong together; the first ``left`` columns are words."""
+    """Headings and cells, already text. ``sections`` are lines that belong together; the first ``left`` columns are words.
+
+    With ``wrap`` the first and the last column are sentences, which a page may break into lines.
+    """
 
     headings: Cells
     sections: tuple[tuple[Cells, ...], ...]
     left: int = 1
     caption: str = ""
+    wrap: bool = False
 
     def __post_init__(self) -> None:
         for line in self.lines:

@@ -2,9 +2,9 @@
 
 from secateurs.statistics.accumulators import ACCUMULATORS, Accumulator, Gram, Moments, Norms, find_accumulator
 from secateurs.statistics.gradients import mean_gradients
-from secateurs.statistics.magnitudes import GradientSums, gradient_sums, single_samples
+from secateurs.statistics.magnitudes import GradientSums, check_reached, gradient_sums, single_samples
 
 __all__ = [
     "ACCUMULATORS", "Accumulator", "GradientSums", "Gram", "Moments", "Norms",
-    "find_accumulator", "gradient_sums", "mean_gradients", "single_samples",
+    "check_reached", "find_accumulator", "gradient_sums", "mean_gradients", "single_samples",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from secateurs.errors import BadInput
 
-__all__ = ["GradientSums", "gradient_sums", "single_samples"]
+__all__ = ["GradientSums", "check_reached", "gradient_sums", "single_samples"]
 
 
 class GradientSums:
@@ -89,6 +89,7 @@ def gradient_sums(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str | None = None,
     seed: int = 0,
+    whole: bool = True,
 ) -> dict[str, GradientSums]:
     """Sums over ``samples`` of d loss(model, sample) / d parameter, by name; one backward pass per sample.
 
@@ -99,9 +100,11 @@ def gradient_sums(
 
     Args:
         device: where the sums are kept; beside each parameter unless told.
+        whole: these are all samples there are. Of a part, some parameters may have no gradient: merge the sums of all parts,
+            then :func:`check_reached`.
 
     Raises:
-        BadInput: no sample was given, or the loss does not depend on one of the parameters.
+        BadInput: no sample was given, or the loss of a whole does not depend on one of the parameters.
     """
     wanted = tuple(wants)
     sums = {n: GradientSums(p.shape, wanted, dtype, p.device if device is None else device) for n, p in parameters.items()}
@@ -117,7 +120,8 @@ def gradient_sums(
                 seen += 1
     if not seen:
         raise BadInput("calibration gave no batch; pass at least one")
-    _check_reached(sums)
+    if whole:
+        check_reached(sums)
     return sums
 
 
@@ -160,7 +164,8 @@ def _adder(sums: GradientSums, scale: float) -> Callable[[Tensor], None]:
     return add
 
 
-def _check_reached(sums: Mapping[str, GradientSums]) -> None:
+def check_reached(sums: Mapping[str, GradientSums]) -> None:
+    """Raise :class:`BadInput`, naming the parameter, where no sample's loss depends on it."""
     for name, one in sums.items():
         if one.samples == 0:
             raise BadInput(f"the loss does not depend on {name!r}, so it has no gradient; exclude it, or give "

@@ -7,7 +7,6 @@ marks where it has them, and put one behind the other.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import random
 from collections.abc import Callable, Iterable, Sequence
@@ -18,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateurs.errors import BadInput, CorruptFile, near
-from secateurs.extras import require
+from secateurs.errors import BadInput, CorruptFile
+from secateurs.statistics.columns import dataset_column, other_columns, parquet_column
 
 __all__ = ["Encoder", "consecutive_windows", "random_windows", "read_texts"]
 
@@ -64,7 +63,7 @@ def read_texts(source: str | Path, column: str = "text") -> list[str]:
     elif path.exists():
         raise BadInput(f"{str(source)!r} is no text that can be read: give a .txt, .jsonl or .parquet file")
     else:
-        found = _dataset(str(source), column)
+        found = [str(text) for text in dataset_column(str(source), column, "a .txt, .jsonl or .parquet file")]
     texts = [text for text in found if text.strip()]
     if not texts:
         raise BadInput(f"{str(source)!r} holds no text")
@@ -147,38 +146,13 @@ def _json_lines(path: Path, column: str) -> list[str]:
             raise CorruptFile(f"{str(path)!r}, line {number}, is not JSON: {error}") from error
         if not isinstance(row, dict) or not isinstance(row.get(column), str):
             known = list(row) if isinstance(row, dict) else []
-            raise BadInput(f"{str(path)!r}, line {number}, has no text under {column!r}{_columns(column, known)}")
+            raise BadInput(f"{str(path)!r}, line {number}, has no text under {column!r}{other_columns(column, known)}")
         texts.append(row[column])
     return texts
 
 
 def _parquet(path: Path, column: str) -> list[str]:
-    arrow, parquet = require("pyarrow", "text"), require("pyarrow.parquet", "text")
-    try:
-        with parquet.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            if column not in names:
-                raise BadInput(f"{str(path)!r} has no column {column!r}{_columns(column, names)}")
-            rows = file.read([column])[column].to_pylist()
-    except (arrow.ArrowInvalid, OSError) as error:
-        raise CorruptFile(f"{str(path)!r} is not a whole parquet file: {error}") from error
-    if odd := next((row for row in rows if not isinstance(row, (str, type(None)))), None):
-        raise BadInput(f"column {column!r} of {str(path)!r} holds {type(odd).__name__}, not text{_columns(column, names)}")
-    return [row for row in rows if row is not None]
-
-
-def _dataset(name: str, column: str) -> list[str]:
-    if importlib.util.find_spec("datasets") is None:
-        raise BadInput(f"{name!r} does not exist; give a .txt, .jsonl or .parquet file (names of datasets need the library "
-                       "datasets: pip install datasets)")  # fmt: skip
-    try:
-        rows = importlib.import_module("datasets").load_dataset(name, split="train")
-    except Exception as error:
-        raise BadInput(f"{name!r} is neither a file nor a dataset that can be loaded: {error}") from error
-    if column not in rows.column_names:
-        raise BadInput(f"the dataset {name!r} has no column {column!r}{_columns(column, rows.column_names)}")
-    return [str(text) for text in rows[column] if text is not None]
-
-
-def _columns(column: str, known: Sequence[str]) -> str:
-    return near(column, known) or (f"; there is {', '.join(map(repr, known))}" if known else "")
+    rows = parquet_column(path, column)
+    if odd := next((row for row in rows if not isinstance(row, str)), None):
+        raise BadInput(f"column {column!r} of {str(path)!r} holds {type(odd).__name__}, not text")
+    return rows

@@ -17,12 +17,11 @@ from torch import Tensor, nn
 
 from secateurs.errors import BadInput, NotFinite
 
-__all__ = ["by_magnitude", "by_square", "first_order", "zeroth_order"]
+__all__ = ["by_magnitude", "by_square", "first_order", "slopes", "zeroth_order"]
 
 Loss = Callable[[nn.Module, Any], Tensor]
 
 
-@torch.no_grad()
 def zeroth_order(
     model: nn.Module, parameters: Mapping[str, Tensor], batches: Collection[Any], loss: Loss,
     eps: float = 1e-3, seed: int = 0, draws: int = 1, tell: Callable[[str], None] = lambda name: None,
@@ -53,19 +52,34 @@ def zeroth_order(
         BadInput: no batch, an iterator, or settings that cannot work.
         NotFinite: a loss is NaN or infinite; names the tensor.
     """
+    found = slopes(model, parameters, batches, loss, eps, seed, draws, tell)
+    return {name: math.fsum(terms) for name, terms in found.items()}
+
+
+@torch.no_grad()
+def slopes(
+    model: nn.Module, parameters: Mapping[str, Tensor], batches: Collection[Any], loss: Loss,
+    eps: float = 1e-3, seed: int = 0, draws: int = 1, tell: Callable[[str], None] = lambda name: None, first: int = 0,
+) -> dict[str, list[float]]:  # fmt: skip
+    """The terms of :func:`zeroth_order`, whose arguments these are: for every tensor, one per batch.
+
+    Args:
+        first: the number of the first of these batches among all. The noise follows it, so that the terms of parts are the
+            terms of the whole.
+    """
     _check(batches, eps, draws)
-    scores: dict[str, float] = {}
+    found: dict[str, list[float]] = {}
     distinct: dict[int, tuple[str, Tensor]] = {}
     for name, p in parameters.items():
         distinct.setdefault(id(p), (name, p))
     with _kept(model, list(parameters.values())):
         for name, p in distinct.values():
-            scores[name] = 0.0
-            for i, batch in enumerate(batches):
-                slopes = [_slope(model, p, batch, loss, eps, _seed(seed, name, i, k), name) for k in range(draws)]
-                scores[name] += math.fsum(slopes) / draws
+            found[name] = []
+            for i, batch in enumerate(batches, first):
+                drawn = [_slope(model, p, batch, loss, eps, _seed(seed, name, i, k), name) for k in range(draws)]
+                found[name].append(math.fsum(drawn) / draws)
             tell(name)
-    return scores
+    return found
 
 
 def _slope(model: nn.Module, p: Tensor, batch: Any, loss: Loss, eps: float, seed: int, name: str) -> float:

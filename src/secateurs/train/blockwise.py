@@ -15,11 +15,12 @@ from secateurs.core.layer import Layer
 from secateurs.core.masks import Packed
 from secateurs.core.structures import Element, PerRow
 from secateurs.errors import BadInput, BrokenPromise
+from secateurs.formats.folder import full_disk_told
 from secateurs.models import Left, Survey, Weight, broadcast, from_matrices, matrices
 from secateurs.planning import Choices, Supply
 from secateurs.train.block_masks import BlockMasks
 from secateurs.train.dense import Lazy, norms
-from secateurs.train.walk import Block, Inputs, find_route, walk
+from secateurs.train.walk import Block, Inputs, Ranks, find_route, walk
 
 __all__ = ["BlockDone", "Pruning", "blockwise", "gathered", "goes_by_blocks", "within_blocks"]
 
@@ -95,21 +96,23 @@ def _range(only: str, total: int) -> slice:
 
 def blockwise(
     model: nn.Module, chosen: Survey, choices: Choices, counts: Mapping[str, int], supply: Supply, batches: Iterable[Any],
-    *, state: str | Path | None = None, progress: Callable[[BlockDone], None] | None = None, **walking: Any,
+    *, state: str | Path | None = None, progress: Callable[[BlockDone], None] | None = None, ranks: Ranks | None = None,
+    **walking: Any,
 ) -> Pruning:  # fmt: skip
     """Prune ``chosen`` of ``model`` in place by ``choices``, removing ``counts`` units of every weight.
 
     ``supply`` gives what the criterion needs besides the norms; ``walking`` are arguments of
-    :func:`secateurs.train.walk.walk`, ``state`` its folder.
+    :func:`secateurs.train.walk.walk`, ``state`` its folder, ``ranks`` the processes that go through it together.
 
     Raises:
         BadInput, NotFinite, NotPositiveDefinite: a layer cannot be pruned; those before it are.
     """
     wants = choices.method.measures if "gram" in choices.method.measures else (*choices.method.measures, "norms")
-    masks = BlockMasks(None if state is None else Path(state))
+    masks = BlockMasks(None if state is None else Path(state), ranks)
     visit = _Visit(choices, counts, supply, masks)
     told = None if progress is None else _Telling(visit.facts, progress)
-    walked = walk(model, chosen, batches, wants, visit, state=state, progress=told, **walking)
+    with full_disk_told(state):
+        walked = walk(model, chosen, batches, wants, visit, state=state, progress=told, ranks=ranks, **walking)
     done = gathered(walked.facts, visit.facts, masks, chosen)
     done.left += [left for left in walked.left if left.name in counts]
     return done
@@ -138,8 +141,8 @@ class _Visit:
             masks[weight.name], facts = self._prune(weight, measured)
             kept = int(torch.count_nonzero(masks[weight.name]))
             layers[weight.name] = {"size": weight.size, "removed": weight.size - kept, **facts}
-        found = {"layers": layers, "left": left, "rare": [list(row) for row in block.rare()],
-                 "masks": self._masks.keep(block.index, masks)}  # fmt: skip
+        found = _joined(block.ranks.gather({"layers": layers, "left": left, "rare": [list(row) for row in block.rare()]}))
+        found["masks"] = self._masks.keep(block.index, masks)
         self.facts[block.name] = found
         return found
 
@@ -173,6 +176,12 @@ class _Visit:
             shared=measured.memo,
             taps=weight.parameter[(0,) * (max(layout.out_dim, layout.in_dim) + 1)].numel(),
         )
+
+
+def _joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The facts of a block from those of its weights that each process has pruned."""
+    by_name = {key: {name: row for part in parts for name, row in part[key].items()} for key in ("layers", "left")}
+    return {**by_name, "rare": [row for part in parts for row in part["rare"]]}
 
 
 class _Measured:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, cached_property
 from typing import Any
@@ -11,10 +12,10 @@ from torch import Tensor, nn
 
 from secateurs.errors import BadInput
 from secateurs.models import Survey, Weight, broadcast
-from secateurs.statistics import gradient_sums, mean_gradients, single_samples
-from secateurs.statistics.zeroth_order import zeroth_order
+from secateurs.statistics import GradientSums, check_reached, gradient_sums, mean_gradients, single_samples
+from secateurs.statistics.zeroth_order import slopes
 from secateurs.train.losses import Loss
-from secateurs.train.walk import Block, Inputs, walk
+from secateurs.train.walk import Block, Inputs, Ranks, walk
 
 __all__ = ["Dense", "Lazy", "norms"]
 
@@ -48,11 +49,13 @@ class Dense:
         loss: of a batch.
         seed: of shuffled loaders, dropout and noise.
         walking: arguments of :func:`secateurs.train.walk.walk` for the norms.
+        ranks: the processes that divide the batches among them. Each ends with the same bits, and mean gradients, whose random
+            numbers run on from batch to batch, are the first one's, of all batches.
     """
 
     def __init__(self, model: nn.Module, chosen: Survey, calibration: Iterable[Any] | None, loss: Loss, seed: int,
-                 walking: Mapping[str, Any] | None = None):  # fmt: skip
-        self._model, self._chosen, self._given = model, chosen, calibration
+                 walking: Mapping[str, Any] | None = None, ranks: Ranks | None = None):  # fmt: skip
+        self._model, self._chosen, self._given, self._ranks = model, chosen, calibration, ranks or Ranks()
         self._loss, self._seed, self._walking = loss, seed, dict(walking or {})
         self._sums = cache(self._gradient_sums)
 
@@ -97,16 +100,35 @@ class Dense:
             raise BadInput("this criterion needs gradients: pass calibration=, an iterable of batches (and loss=, unless they "
                            "are (inputs, labels) pairs)")  # fmt: skip
         batches = self.batches if "batches" in self.__dict__ else self._batches()
-        return mean_gradients(self._model, self._parameters, batches, self._loss, self._seed)
+        found = mean_gradients(self._model, self._parameters, batches, self._loss, self._seed) if self._ranks.first else {}
+        return self._for_all(found)
 
     def _gradient_sums(self, want: str) -> dict[str, Tensor]:
-        samples = single_samples(self.batches)
-        found = gradient_sums(self._model, self._parameters, samples, self._loss, wants=[want], seed=self._seed)
-        return {name: getattr(one, want) for name, one in found.items()}
+        parameters, samples = self._parameters, single_samples(self._share)
+        part = gradient_sums(self._model, parameters, samples, self._loss, wants=[want], seed=self._seed, whole=False)
+        owners = {name: i % self._ranks.size for i, name in enumerate(parameters)}
+        found = self._ranks.merged(part, GradientSums, owners, {name: p.device for name, p in parameters.items()})
+        check_reached(found)
+        return self._for_all({name: getattr(one, want) for name, one in found.items()})
 
     @cached_property
     def _slopes(self) -> dict[str, float]:
-        return zeroth_order(self._model, self._parameters, self.batches, self._loss, seed=self._seed)
+        first = self._ranks.share(len(self.batches)).start
+        part = slopes(self._model, self._parameters, self._share, self._loss, seed=self._seed, first=first)
+        parts = self._ranks.gather(part)
+        return {name: math.fsum(slope for one in parts for slope in one[name]) for name in part}
+
+    @property
+    def _share(self) -> list[Any]:
+        """The batches of this process."""
+        return [self.batches[i] for i in self._ranks.share(len(self.batches))]
+
+    def _for_all(self, mine: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What any process has of the weights, beside each of them."""
+        if self._ranks.size == 1:
+            return mine
+        found = self._ranks.union(mine)
+        return {name: found[name].to(p.device) for name, p in self._parameters.items() if name in found}
 
     @cached_property
     def _norms(self) -> dict[str, Tensor]:
@@ -115,8 +137,9 @@ class Dense:
         def record(block: Block) -> None:
             found.update({name: norms(inputs) for name, inputs in block.statistics.items()})
 
-        walk(self._model, self._chosen, self.batches, ["norms"], record, **self._walking | {"propagate": "dense"})
-        return found
+        walk(self._model, self._chosen, self.batches, ["norms"], record, ranks=self._ranks,
+             **self._walking | {"propagate": "dense"})  # fmt: skip
+        return self._for_all(found)
 
     def _norms_of(self, weight: Weight) -> Tensor:
         if weight.name not in self._norms:

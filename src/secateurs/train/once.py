@@ -18,6 +18,8 @@ from secateurs.registry import find_method
 from secateurs.train.blockwise import BlockDone, Pruning, blockwise, goes_by_blocks, within_blocks
 from secateurs.train.dense import Dense
 from secateurs.train.losses import Loss, default_loss
+from secateurs.train.walk import Ranks
+from secateurs.train.walk.state import digest
 
 __all__ = ["Pruned", "check_total", "prune", "settled"]
 
@@ -58,7 +60,9 @@ def prune(
     state: str | Path | None = None,
     budget: int | None = None,
     scratch: str | Path | None = None,
+    compute: str | None = None,
     progress: Callable[[BlockDone], None] | None = None,
+    distributed: bool = False,
     **settings: Any,
 ) -> Pruned:
     """Prune ``model`` once by ``method``; the input is not changed unless ``inplace``.
@@ -76,9 +80,16 @@ def prune(
         blocks: names of the lists of blocks, or of blocks, where they are not found.
         only_blocks: a range of blocks, ``"4:20"`` for numbers 4 to 19; the others are run through and stay dense.
         propagate: ``"pruned"`` feeds a block by its pruned predecessors, ``"dense"`` by the dense ones.
-        state: a folder for finished blocks: a run that was killed goes on from it and ends with the same bits.
+        state: a folder for finished blocks: a run that was killed goes on from it and ends with the same bits. It is not
+            continued where the calibration, a setting, the rest of the model or what ``loss`` has found is not the same.
         budget: bytes of activations kept in memory; the rest goes to files in ``scratch``.
+        compute: ``"bfloat16"`` (or ``"float16"``): run the batches in it where the model is in float32, which is faster where
+            the processor can; the weights and the statistics' sums stay what they are.
         progress: called after every block.
+        distributed: every process of ``torch.distributed``'s default group makes this same call, with the same model, settings
+            and list of all batches. Process k of K measures batches ``[k n / K, (k + 1) n / K)`` of n and prunes its part of
+            each block; sums are merged in the order of the processes, and all end with the same bits, those of one process to
+            rounding. An error in one is raised in all. The first process alone uses ``state``, where K counts as a setting.
 
     Raises:
         BadInput: the method needs a training loop, or whatever else cannot work, before anything is changed. In a walk with
@@ -91,19 +102,22 @@ def prune(
     if walks and calibration is None:
         raise BadInput(f"{recipe.method!r} prunes by what calibration data shows: pass calibration=, an iterable of batches "
                        "(token ids, mappings with input_ids, or (inputs, labels) pairs)")  # fmt: skip
-    if not walks and (blocks or only_blocks or state is not None):
-        raise BadInput("blocks=, only_blocks= and state= are for methods that go block by block, which "
+    if not walks and (blocks or only_blocks or compute or state is not None):
+        raise BadInput("blocks=, only_blocks=, compute= and state= are for methods that go block by block, which "
                        f"{recipe.method!r} does not; include= and exclude= choose what is pruned")  # fmt: skip
     if walks:
-        walking = {"blocks": blocks, "propagate": propagate, "budget": budget, "scratch": scratch}
+        walking = {"blocks": blocks, "propagate": propagate, "budget": budget, "scratch": scratch, "compute": compute}
         target = model if inplace else copy.deepcopy(model)
-        return _block_by_block(target, recipe, choices, calibration, loss or default_loss, only_blocks, state, progress,
-                               walking)  # fmt: skip
+        with Ranks.of(distributed) as ranks:
+            return _block_by_block(target, recipe, choices, calibration, loss or default_loss, only_blocks, state, progress,
+                                   walking, ranks)  # fmt: skip
     inner = unwrap(model)
     chosen = choose_weights(inner, recipe, trained=False)
     sparsity, own = target_sparsity(recipe, choices, chosen), own_shares(recipe, chosen.weights)
-    supply = Dense(inner, chosen, calibration, loss or default_loss, recipe.seed)
-    masks = decide(chosen.weights, choices, sparsity, own, supply)
+    with Ranks.of(distributed) as ranks:
+        supply = Dense(inner, chosen, calibration, loss or default_loss, recipe.seed, ranks=ranks)
+        masks = decide(chosen.weights, choices, sparsity, own, supply)
+        masks = ranks.union(masks if ranks.first else {})
     plan = Plan.of(chosen.weights, masks, choices.structure.name, recipe.to_dict())
     target = model if inplace else copy.deepcopy(model)
     plan.replay(target, undoable=False)
@@ -128,18 +142,19 @@ def settled(method: str | Recipe, settings: Mapping[str, Any]) -> tuple[Recipe, 
 def _block_by_block(
     model: nn.Module, recipe: Recipe, choices: Choices, calibration: Iterable[Any] | None, loss: Loss,
     only: str | None, state: str | Path | None, progress: Callable[[BlockDone], None] | None, walking: dict[str, Any],
+    ranks: Ranks,
 ) -> Pruned:  # fmt: skip
     """Prune ``model`` itself, with how much goes from where settled on the dense model."""
     inner = unwrap(model)
     chosen = within_blocks(inner, choose_weights(inner, recipe, trained=False), walking["blocks"], only)
     sparsity, own = target_sparsity(recipe, choices, chosen), own_shares(recipe, chosen.weights)
-    dense = Dense(inner, chosen, calibration, loss, recipe.seed, walking)
-    counts = count(chosen.weights, choices, sparsity, own, dense)
-    for weight in chosen.weights:  # while the model is dense
-        for name in choices.criterion.needs - {"noise", "norms"}:
-            dense(weight)[name]
+    dense = Dense(inner, chosen, calibration, loss, recipe.seed, walking, ranks)
+    counts = ranks.of_first(count(chosen.weights, choices, sparsity, own, dense))
+    whole = sorted(choices.criterion.needs - {"noise", "norms"})
+    measured = digest(dense(weight)[name] for weight in chosen.weights for name in whole)  # while the model is dense
+    given = {**recipe.to_dict(), "counts": counts, "gradients": measured}
     done = blockwise(inner, chosen, choices, counts, dense, dense.batches, state=state, progress=progress,
-                     settings=recipe.to_dict(), seed=recipe.seed, **walking)  # fmt: skip
+                     settings=given, seed=recipe.seed, ranks=ranks, **walking)  # fmt: skip
     check_total(recipe, done)
     pruned = [weight for weight in chosen.weights if weight.name in done.masks]
     plan = Plan.of(pruned, done.masks, choices.structure.name, recipe.to_dict())

@@ -35,6 +35,19 @@ class Net(nn.Module):
         return x
 
 
+class Fed(Net):
+    """A layer that is no block before them, and a buffer."""
+
+    def __init__(self):
+        torch.manual_seed(0)
+        super().__init__()
+        self.stem = nn.Linear(4, 4)
+        self.register_buffer("shift", torch.zeros(4), persistent=False)
+
+    def forward(self, x):
+        return super().forward(self.stem(x) + self.shift)
+
+
 class Killed(BaseException):
     pass
 
@@ -104,7 +117,7 @@ CHANGES = {
 @pytest.mark.parametrize("what", CHANGES)
 def test_another_run_does_not_take_it_over(what, tmp_path):
     run(network(), tmp_path)
-    with pytest.raises(BadInput, match=f"of another run, which differs in {what}:"):
+    with pytest.raises(BadInput, match=rf"of another run, which differs in {what}( \(sparsity\))?:"):
         run(network(), tmp_path, **CHANGES[what])
 
 
@@ -117,6 +130,38 @@ def test_another_model_does_not_take_it_over(tmp_path):
     with pytest.raises(BadInput, match=r"'layers\.1' has other values than when it was pruned"):
         run(other, tmp_path)
     assert torch.equal(other.layers[1].up.weight, before["layers.1.up.weight"])
+
+
+def test_another_model_around_the_blocks_does_not_take_it_over(tmp_path):
+    """What lies outside the blocks feeds them: an embedding, a norm before the first, a buffer."""
+    for what in ("stem", "shift"):
+        model = Fed()
+        with pytest.raises(Killed):
+            run(model, tmp_path / what, 2)
+        other = Fed()
+        other.get_parameter("stem.weight").data.view(-1)[0] += what == "stem"
+        other.shift += what == "shift"
+        with pytest.raises(BadInput, match="which differs in outside"):
+            run(other, tmp_path / what)
+        run(Fed(), tmp_path / what)
+
+
+def test_other_words_in_the_batches_do_not_take_it_over(tmp_path):
+    class Named(Net):
+        def forward(self, x, scale=1.0, **ignored):
+            return super().forward(x * scale)
+
+    def given(scale, name="scale"):
+        return [{**batch, name: scale} for batch in BATCHES]
+
+    torch.manual_seed(0)
+    model = Named()
+    with pytest.raises(Killed):
+        run(copy.deepcopy(model), tmp_path, 2, batches=given(2.0))
+    for other in (given(3.0), given(2.0, "factor")):
+        with pytest.raises(BadInput, match="which differs in calibration"):
+            run(copy.deepcopy(model), tmp_path, batches=other)
+    run(copy.deepcopy(model), tmp_path, batches=given(2.0))
 
 
 def test_files_that_are_not_whole_are_refused(tmp_path):

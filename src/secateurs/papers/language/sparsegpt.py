@@ -58,24 +58,29 @@ class SparseGpt(Method):
 
     def solve(self, layer: Layer) -> Solution:
         """Every matrix by itself, its mask and the weights that stay."""
-        factors = self._factors(layer)
+        order = None if self.settings["mask"] == "criterion" else _order(layer)
+        matrices = layer.matrices if order is None else layer.matrices[..., order]
+        factors = self._factors(layer, order)
         solved = [solve(w, f, rule, bits=self._bits, name=layer.name)
-                  for w, f, rule in zip(layer.matrices, factors, self._rules(layer), strict=True)]  # fmt: skip
-        facts = {"error": _error(layer.matrices, factors, solved), "dampening": max(f.dampening for f in factors)}
-        return Solution(torch.stack([s.mask for s in solved]), torch.stack([s.weight for s in solved]), facts)
+                  for w, f, rule in zip(matrices, factors, self._rules(layer), strict=True)]  # fmt: skip
+        facts = {"error": _error(matrices, factors, solved), "dampening": max(f.dampening for f in factors)}
+        kept, values = torch.stack([s.mask for s in solved]), torch.stack([s.weight for s in solved])
+        if order is not None:
+            kept, values = kept[..., order.argsort()], values[..., order.argsort()]
+        return Solution(kept, values, facts)
 
     @property
     def _bits(self) -> int | None:
         return {"none": None, "int8": 8, "int4": 4}[self.settings["quantize"]]
 
-    def _factors(self, layer: Layer) -> list[Factor]:
-        """One per matrix, shared by all layers that read the same input."""
+    def _factors(self, layer: Layer, order: Tensor | None) -> list[Factor]:
+        """One per matrix, of the columns in ``order``, shared by all layers that read the same input."""
         found: dict[str, Any] = layer.shared
         if "factors" not in found:
-            increase = self.settings["increase_dampening"]
+            share, increase = self.settings["dampening"], self.settings["increase_dampening"]
+            grams = (gram if order is None else gram[order][:, order] for gram in layer.measured["gram"])
             found["factors"] = [
-                factorise(gram, self.settings["dampening"], name=layer.name, increase=increase, overwrite=not increase)
-                for gram in layer.measured["gram"]
+                factorise(gram, share, name=layer.name, increase=increase, overwrite=not increase) for gram in grams
             ]
         return list(found["factors"])
 
@@ -86,13 +91,20 @@ class SparseGpt(Method):
         if self.settings["mask"] == "criterion":
             return [Fixed(mask, width) for mask in layer.kept()]
         if isinstance(layer.structure, NM):
-            if layer.taps > 1:
-                raise BadInput(f"{layer.name!r} is a convolution with a kernel of {layer.taps} taps: 'sparsegpt' takes its "
-                               f"columns channel by channel, structure={layer.structure.name!r} groups channels; exclude "
-                               "it")  # fmt: skip
             return [Groups(layer.structure)] * parts
         shares = largest_remainder([layer.remove / parts] * parts, layer.remove, [rows * columns] * parts)
         return [Blockwise.of((rows, columns), share, width) for share in shares]
+
+
+def _order(layer: Layer) -> Tensor | None:
+    """The columns of a convolution tap by tap, where N:M groups channels at one tap; None where they lie right already."""
+    if layer.taps == 1 or not isinstance(layer.structure, NM):
+        return None
+    channels = layer.matrices.shape[-1] // layer.taps
+    if channels % layer.structure.m:
+        raise BadInput(f"{layer.name!r} is a convolution of {channels} input channels with {layer.taps} taps: 'sparsegpt' pads "
+                       f"no group of structure={layer.structure.name!r} at every tap; exclude it")  # fmt: skip
+    return torch.arange(channels * layer.taps, device=layer.matrices.device).view(channels, layer.taps).T.flatten()
 
 
 def _error(matrices: Tensor, factors: list[Factor], solved: list[Solved]) -> float:

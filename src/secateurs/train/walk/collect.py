@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -15,6 +15,7 @@ from secateurs.statistics import Accumulator, find_accumulator
 from secateurs.train.walk.columns import columns, reading
 from secateurs.train.walk.experts import watch_experts
 from secateurs.train.walk.padding import Tokens
+from secateurs.train.walk.parallel import Ranks
 from secateurs.train.walk.replay import replaced_forward
 
 __all__ = ["Collector", "Inputs"]
@@ -27,8 +28,13 @@ class Inputs:
     Weights that read the same tensor (the query, key and value projections) have the very same ``Inputs``.
     """
 
-    def __init__(self, wants: Sequence[str], count: int, width: int, dtype: torch.dtype, device: torch.device):
-        self._by_want = {w: tuple(find_accumulator(w)(width, dtype, device) for _ in range(count)) for w in wants}
+    def __init__(self, by_want: Mapping[str, tuple[Accumulator, ...]]):
+        self._by_want = dict(by_want)
+
+    @classmethod
+    def empty(cls, wants: Sequence[str], count: int, width: int, dtype: torch.dtype, device: torch.device) -> Inputs:
+        """Of ``count`` parts with ``width`` columns, before any input."""
+        return cls({want: tuple(find_accumulator(want)(width, dtype, device) for _ in range(count)) for want in wants})
 
     def __getitem__(self, want: str) -> tuple[Accumulator, ...]:
         """The accumulators of a statistic, one per part."""
@@ -50,6 +56,25 @@ class Inputs:
     def all(self) -> list[Accumulator]:
         """Every accumulator."""
         return [one for accumulators in self._by_want.values() for one in accumulators]
+
+    def merge(self, other: Inputs) -> None:
+        """Add what ``other`` has measured of the same weight."""
+        for mine, theirs in zip(self.all(), other.all(), strict=True):
+            mine.merge(theirs)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Every accumulator's state, as plain data and tensors (not copied)."""
+        numbered = ((want, part, one) for want, found in self._by_want.items() for part, one in enumerate(found))
+        return {f"{want} {part} {key}": value for want, part, one in numbered for key, value in one.state_dict().items()}
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any]) -> Inputs:
+        """What :meth:`state_dict` was of, with tensors of its own."""
+        states: dict[str, dict[str, dict[str, Any]]] = {}
+        for name, value in state.items():
+            want, part, key = name.split(" ")
+            states.setdefault(want, {}).setdefault(part, {})[key] = value
+        return cls({want: tuple(map(Accumulator.from_state_dict, found.values())) for want, found in states.items()})
 
 
 class Collector:
@@ -102,12 +127,40 @@ class Collector:
         finally:
             self._held = []
 
+    def merge(self, ranks: Ranks) -> dict[str, int]:
+        """Put together what the processes have measured: every input, with all weights that read it, goes to one of them.
+
+        Afterwards ``inputs`` has the weights that are this process's.
+
+        Returns:
+            The process of every weight that a token has reached in any of them, by name.
+
+        Raises:
+            BadInput: weights that shared an input in one process did not in another.
+        """
+        leaders = self._leaders(ranks)
+        owners = _divided(self._weights, leaders, ranks.size)
+        led = {weight.name: weight.parameter.device for weight in self._weights if leaders.get(weight.name) == weight.name}
+        mine = {name: inputs for name, inputs in self.inputs.items() if name in led}
+        merged = ranks.merged(mine, Inputs, {name: owners[name] for name in led}, led)
+        self.inputs = {name: merged[leader] for name, leader in leaders.items() if leader in merged}
+        return owners
+
     def check(self) -> None:
         """Raise :class:`NotFinite`, naming the weight, if a NaN or an infinity was among the inputs."""
         for name, inputs in self.inputs.items():
             if not all(one.finite() for one in inputs.all()):
                 raise NotFinite(f"the inputs of {name!r} are not finite: NaN or infinity among the calibration activations, or "
                                 "sums beyond float32 (measure in float64)")  # fmt: skip
+
+    def _leaders(self, ranks: Ranks) -> dict[str, str]:
+        """By weight, whose input it reads, as all processes have found, in the order of the weights."""
+        found: dict[str, str] = {}
+        for one in ranks.gather({name: self._leader.get(name, name) for name in self.inputs}):
+            for name, leader in one.items():
+                if found.setdefault(name, leader) != leader:
+                    raise _parted(name, leader)
+        return {weight.name: found[weight.name] for weight in self._weights if weight.name in found}
 
     def _experts(self) -> list[tuple[nn.Module, list[Weight]]]:
         found: dict[int, tuple[nn.Module, list[Weight]]] = {}
@@ -157,8 +210,21 @@ class Collector:
 
     def _of(self, weight: Weight, rows: Tensor) -> Inputs:
         if weight.name not in self.inputs:
-            self.inputs[weight.name] = Inputs(self._wants, parts(weight), rows.shape[-1], self._dtype, rows.device)
+            self.inputs[weight.name] = Inputs.empty(self._wants, parts(weight), rows.shape[-1], self._dtype, rows.device)
         return self.inputs[weight.name]
+
+
+def _divided(weights: Sequence[Weight], leaders: Mapping[str, str], count: int) -> dict[str, int]:
+    """Which of ``count`` processes prunes each weight: those of one input together, the largest first, to the least laden."""
+    sizes: dict[str, int] = {}
+    for weight in weights:
+        if weight.name in leaders:
+            sizes[leaders[weight.name]] = sizes.get(leaders[weight.name], 0) + weight.size
+    laden, owner = [0] * count, {}
+    for leader in sorted(sizes, key=lambda name: -sizes[name]):
+        owner[leader] = laden.index(min(laden))
+        laden[owner[leader]] += sizes[leader]
+    return {name: owner[leader] for name, leader in leaders.items()}
 
 
 def _identity(x: Tensor) -> tuple[Hashable, ...]:

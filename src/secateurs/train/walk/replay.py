@@ -63,11 +63,6 @@ class Replay:
         self.finished: list[str] = []
         self.calls = dict.fromkeys(blocks, 1)
 
-    @property
-    def batches(self) -> int:
-        """How many there are."""
-        return len(self._batches)
-
     def batch(self, index: int) -> Any:
         """One calibration batch."""
         return self._batches[index]

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from secateurs.errors import BadInput, CorruptFile, NotFinite
 from secateurs.extras import require
 from secateurs.measure.process import give_back_freed
+from secateurs.train.walk.layout import Layout
 
-__all__ = ["Shards", "Streamed", "open_hollow"]
+__all__ = ["Shards", "Streamed", "open_folder", "open_hollow"]
 
 _INDEX = "model.safetensors.index.json"
 
@@ -45,6 +46,10 @@ class Shards:
     def __contains__(self, name: str) -> bool:
         return name in self._files
 
+    def file(self, name: str) -> Path:
+        """The file that holds a tensor."""
+        return self.folder / self._files[name]
+
     def get(self, name: str) -> Tensor:
         """A tensor, on the CPU, in memory of its own.
 
@@ -60,12 +65,19 @@ class Shards:
 
     def dtype(self) -> torch.dtype:
         """The dtype of the first floating tensor."""
-        for name, file in self._files.items():
+        return next((value.dtype for value in self.hollow().values() if value.is_floating_point()), torch.float32)
+
+    def hollow(self) -> dict[str, Tensor]:
+        """Every tensor's shape and dtype, as a tensor on the meta device."""
+        found = {}
+        for file in dict.fromkeys(self._files.values()):
             with self._open(file) as stored:
-                dtype = stored.get_slice(name)[:0].dtype if stored.get_slice(name).get_shape() else None
-            if dtype is not None and dtype.is_floating_point:
-                return dtype
-        return torch.float32
+                for name in stored.keys():  # noqa: SIM118 (a file is no mapping)
+                    part = stored.get_slice(name)
+                    shape = part.get_shape()
+                    dtype = (part[:0] if shape else stored.get_tensor(name)).dtype
+                    found[name] = torch.empty(shape, dtype=dtype, device="meta")
+        return found
 
     def _listed(self) -> list[str]:
         index = self.folder / _INDEX
@@ -99,21 +111,35 @@ class Streamed:
         shards: where the values are, under the names of the model's state dict, with or without its base model's prefix.
 
     Attributes:
-        stored: by the model's name for a tensor, the files' name for it.
+        layout: how the model's tensors lie in the files.
+        names: by each of the model's names for a tensor, the one under which ``layout`` knows it: tied tensors have several.
 
     Raises:
-        BadInput: the files lack tensors of the model, or have them in another shape.
+        BadInput: the files lack tensors of the model, or have them in a layout that cannot be read tensor by tensor.
     """
 
     resident = False
 
     def __init__(self, model: nn.Module, shards: Shards):
         self.model, self.shards = model, shards
-        self.stored = self._find_names()
+        self.layout = Layout(model, shards.hollow())
+        self.names = self._find_names()
+
+    def tensor(self, name: str) -> Tensor:
+        """A tensor by the model's name for it, in memory of its own.
+
+        Raises:
+            NotFinite: it holds a NaN or an infinity; names the stored tensor and its shard.
+        """
+        return self.layout.load(self.names[name], self.shards.get)
+
+    def value(self, name: str, held: Tensor) -> Tensor:
+        """The stored tensor; ``held`` itself where it is a buffer that no file has."""
+        return self.tensor(name) if name in self.names else held
 
     @contextmanager
     def outside(self, blocks: Iterable[str]) -> Iterator[None]:
-        """Inside, layers that lie in none of ``blocks`` are filled when they are called."""
+        """Inside, layers that lie in none of ``blocks`` are filled when they are called; afterwards they are let go."""
         names = tuple(f"{name}." for name in blocks)
         handles = [
             module.register_forward_pre_hook(lambda module, args, path=path: self._fill(path, module, recurse=False))
@@ -125,6 +151,7 @@ class Streamed:
         finally:
             for handle in handles:
                 handle.remove()
+            self._let_go(p for path, p in self.model.named_parameters() if not path.startswith(names))
 
     def open(self, name: str, module: nn.Module) -> None:
         """Read the block."""
@@ -133,42 +160,36 @@ class Streamed:
     def close(self, name: str, module: nn.Module) -> None:
         """Let go of the block's values; what it shares with layers outside stays."""
         outside = {id(p) for path, p in self.model.named_parameters(remove_duplicate=False) if not path.startswith(f"{name}.")}
-        for parameter in module.parameters():
-            if id(parameter) not in outside:
+        self._let_go(parameter for parameter in module.parameters() if id(parameter) not in outside)
+
+    def _let_go(self, parameters: Iterable[nn.Parameter]) -> None:
+        for parameter in parameters:
+            if not parameter.is_meta:
                 _swap(parameter, torch.empty_like(parameter, device="meta"))
         give_back_freed()
 
     def _fill(self, path: str, module: nn.Module, recurse: bool) -> None:
         for name, parameter in module.named_parameters(path, recurse=recurse):
             if parameter.is_meta:
-                _swap(parameter, self.shards.get(self.stored[name]))
+                _swap(parameter, self.tensor(name))
         for name, buffer in module.named_buffers(path, recurse=recurse):
-            if name in self.stored and name not in self._filled:
-                buffer.copy_(self.shards.get(self.stored[name]))
+            if name in self.names and name not in self._filled:
+                buffer.copy_(self.tensor(name))
                 self._filled.add(name)
 
     def _find_names(self) -> dict[str, str]:
-        """The stored name of every parameter and buffer; tied ones go by whichever of their names is stored."""
+        """Every parameter and buffer by the name that is stored: tied ones go by whichever of theirs is."""
         self._filled: set[str] = set()
         tensors = {**dict(self.model.named_parameters(remove_duplicate=False)), **_persistent(self.model)}
         names: dict[int, list[str]] = {}
         for name, tensor in tensors.items():
             names.setdefault(id(tensor), []).append(name)
-        found, lacking = {}, []
-        for name, tensor in tensors.items():
-            stored = next((s for own in names[id(tensor)] for s in self._spellings(own) if s in self.shards), None)
-            if stored is None:
-                lacking.append(name)
-            else:
-                found[name] = stored
+        found = {name: next((own for own in names[id(t)] if own in self.layout), "") for name, t in tensors.items()}
+        lacking = [name for name, stored in found.items() if not stored]
         if lacking:
             raise BadInput(f"{str(self.shards.folder)!r} lacks {len(lacking)} tensors of {type(self.model).__name__}, first "
                            f"{lacking[0]!r} (it has {self.shards.names[0]!r}): open the model in memory instead")  # fmt: skip
         return found
-
-    def _spellings(self, name: str) -> tuple[str, ...]:
-        prefix = getattr(self.model, "base_model_prefix", "")
-        return (name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}") if prefix else (name,)
 
 
 def _persistent(model: nn.Module) -> dict[str, Tensor]:
@@ -186,6 +207,19 @@ def _swap(parameter: nn.Parameter, value: Tensor) -> None:
     if value.shape != parameter.shape:
         raise BadInput(f"a stored tensor has shape {tuple(value.shape)}, the model's {tuple(parameter.shape)}")
     torch.utils.swap_tensors(parameter, nn.Parameter(value, requires_grad=parameter.requires_grad))
+
+
+def open_folder(folder: str | Path) -> Streamed:
+    """The model of a Hugging Face folder with its weights in their files.
+
+    Raises:
+        BadInput: no such folder, or one whose tensors cannot be read one at a time.
+        CorruptFile: a file is truncated or altered.
+    """
+    path = Path(folder).expanduser()
+    if not (path / "config.json").is_file():
+        raise BadInput(f"{str(path)!r} is no Hugging Face folder (it has no config.json): a memory budget needs one")
+    return Streamed(open_hollow(path), Shards(path))
 
 
 def open_hollow(folder: str | Path, kind: type[nn.Module] | None = None) -> nn.Module:

@@ -43,12 +43,13 @@ def digest(tensors: Iterable[Tensor]) -> str:
 
 
 def digest_of_batches(batches: Iterable[Any]) -> str:
-    """A hash of every tensor in the calibration batches."""
-    return digest(leaf for batch in batches for leaf in _leaves(batch) if isinstance(leaf, Tensor))
-
-
-def _leaves(batch: Any) -> list[Any]:
-    return tree_flatten(dict(batch) if isinstance(batch, Mapping) else batch)[0]  # a tokenizer's batch is no dict
+    """A hash of every tensor in the calibration batches, of what else they hold and under which names."""
+    found = hashlib.sha256()
+    for batch in batches:
+        leaves, spec = tree_flatten(dict(batch) if isinstance(batch, Mapping) else batch)  # a tokenizer's batch is no dict
+        found.update(f"{spec} {[leaf for leaf in leaves if isinstance(leaf, (str, bool, int, float))]}".encode())
+        found.update(digest(leaf for leaf in leaves if isinstance(leaf, Tensor)).encode())
+    return found.hexdigest()
 
 
 def finished_files(folder: str | Path) -> list[str]:
@@ -66,6 +67,16 @@ def _read(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     if version != VERSION:
         raise CorruptFile(f"the state in {str(folder)!r} has version {version!r}; this library reads {VERSION}")
     return identity, finished
+
+
+def _differ(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """What two identities differ in, of settings each by its name."""
+
+    def keys(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+        return [key for key in {**a, **b} if a.get(key) != b.get(key)]
+
+    inside = keys(mine.get("settings", {}), theirs.get("settings", {}))
+    return [f"{key} ({', '.join(inside)})" if key == "settings" else key for key in keys(mine, theirs)]
 
 
 class State:
@@ -87,7 +98,7 @@ class State:
         self.folder.mkdir(parents=True, exist_ok=True)
         if (self.folder / WALK).exists():
             self._read()
-        elif any(self.folder.iterdir()):
+        elif any(not path.name.startswith(".") for path in self.folder.iterdir()):  # hidden: what a killed writer left
             raise BadInput(f"state={str(folder)!r} holds files, but no {WALK}: give a new or an empty folder")
         else:
             self._write()
@@ -132,7 +143,7 @@ class State:
 
     def _read(self) -> None:
         identity, finished = _read(self.folder)
-        differ = [key for key in {**self._identity, **identity} if self._identity.get(key) != identity.get(key)]
+        differ = _differ(self._identity, identity)
         if differ:
             raise BadInput(f"state={str(self.folder)!r} is of another run, which differs in {', '.join(differ)}: give the same "
                            "settings, model and calibration, or another folder")  # fmt: skip

@@ -6,6 +6,7 @@ import itertools
 import shutil
 import tempfile
 from collections.abc import Hashable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,8 +18,11 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unfl
 
 from secateurs.errors import BadInput
 from secateurs.extras import require
+from secateurs.files import held_folder, remove_abandoned
 
 __all__ = ["Store", "hollow", "is_hollow"]
+
+_PREFIX = ".secateurs-activations-"
 
 
 @dataclass
@@ -56,6 +60,7 @@ class Store:
         self._budget, self._scratch = budget, scratch
         self._held: dict[Hashable, _Held] = {}
         self._folder: Path | None = None
+        self._stack = ExitStack()
         self._numbers = itertools.count()
         self.bytes = 0  # in memory now
         self.spilled = 0  # bytes written to disk so far
@@ -103,12 +108,15 @@ class Store:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+        self._stack.close()
 
     def _spill(self, held: _Held) -> None:
         if held.bytes == 0:
             return  # nothing to gain, and hollow tensors have nothing to write
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="secateurs-", dir=self._scratch))
+            remove_abandoned(Path(self._scratch or tempfile.gettempdir()).glob(f"{_PREFIX}*"))
+            self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._scratch))
+            self._stack.enter_context(held_folder(self._folder))
         held.file = self._folder / f"{next(self._numbers)}.safetensors"
         seen: set[int] = set()
         named = {str(i): _alone(t, seen) for i, t in enumerate(held.tensors)}

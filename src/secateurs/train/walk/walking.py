@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from secateurs.errors import BadInput, near
 from secateurs.measure.mode import evaluating
@@ -19,6 +20,8 @@ from secateurs.statistics import find_accumulator
 from secateurs.train.walk.collect import Collector, Inputs
 from secateurs.train.walk.experts import configurations, eager_experts
 from secateurs.train.walk.padding import tokens_of
+from secateurs.train.walk.parallel import Ranks
+from secateurs.train.walk.precision import in_precision
 from secateurs.train.walk.replay import Call, Forward, Replay, default_forward
 from secateurs.train.walk.route import Route, find_route
 from secateurs.train.walk.state import State, digest, digest_of_batches, own_tensors
@@ -39,6 +42,8 @@ class Block:
         weights: to be pruned in place, by writing into ``weight.parameter``.
         statistics: by weight name, what was measured of its inputs.
         unseen: names of weights whose layer no batch reached: there is nothing to judge them by, and no statistics.
+        ranks: where several processes walk together, ``weights`` are this one's alone, and it must learn of the others' by
+            the methods of ``ranks``.
     """
 
     name: str
@@ -48,6 +53,7 @@ class Block:
     weights: tuple[Weight, ...] = field(repr=False)
     statistics: Mapping[str, Inputs] = field(repr=False)
     unseen: tuple[str, ...] = ()
+    ranks: Ranks = field(default_factory=Ranks, repr=False)
 
     def rare(self, share: float = 0.1) -> list[tuple[str, int, int]]:
         """Experts that got less than ``share`` of an even portion of the routed tokens: (weight, expert, tokens)."""
@@ -67,6 +73,9 @@ class Source(Protocol):
     def outside(self, blocks: Iterable[str]) -> AbstractContextManager[None]:
         """Inside, layers that lie in none of ``blocks`` have their values when they are called."""
 
+    def value(self, name: str, held: Tensor) -> Tensor:
+        """The dense value of the tensor that the model holds as ``held``."""
+
     def open(self, name: str, module: nn.Module) -> None:
         """Give the block its dense values."""
 
@@ -74,7 +83,7 @@ class Source(Protocol):
         """The block is finished and will not run again."""
 
 
-class _Resident:
+class Resident:
     """A model that is in memory as a whole."""
 
     resident = True
@@ -82,6 +91,10 @@ class _Resident:
     def outside(self, blocks: Iterable[str]) -> AbstractContextManager[None]:
         """They have."""
         return nullcontext()
+
+    def value(self, name: str, held: Tensor) -> Tensor:
+        """It holds it."""
+        return held
 
     def open(self, name: str, module: nn.Module) -> None:
         """It has them."""
@@ -125,6 +138,8 @@ def walk(
     source: Source | None = None,
     progress: Progress | None = None,
     seed: int = 0,
+    compute: str | None = None,
+    ranks: Ranks | None = None,
 ) -> Walked:
     """Prune the ``chosen`` weights of ``model`` in place, block by block (Frantar & Alistarh 2023; Sun et al. 2023).
 
@@ -151,9 +166,15 @@ def walk(
         source: where blocks get their values, for a model that is not in memory as a whole.
         progress: called after every block.
         seed: of random numbers the model may draw.
+        compute: ``"bfloat16"`` or ``"float16"``: the dtype in which batches are run, where it is not to be the model's.
+        ranks: the processes that walk together, as a context that is entered; each calls this with the same arguments, runs its
+            :meth:`~secateurs.train.walk.parallel.Ranks.share` of the batches, visits its part of every block's weights, and
+            ends with the whole. Of ``state`` the first one reads and writes; ``progress`` is called, and ``budget`` counts, in
+            each. Sums over batches are rounded differently by another number of processes.
 
     Raises:
-        BadInput: no batch, nothing to walk, or whatever cannot be measured; blocks visited before it stay pruned.
+        BadInput: no batch, nothing to walk, or whatever cannot be measured; blocks visited before it stay pruned. Fewer
+            batches than processes, or other arguments than another process has.
         NotFinite: activations are not finite; names the layer.
     """
     if propagate not in PROPAGATE:
@@ -162,15 +183,17 @@ def walk(
         raise BadInput(f"keep={keep!r}: say 'all', or nothing")
     for want in wants:
         find_accumulator(want)
+    forward = in_precision(forward, compute)
     given = list(batches)
     if not given:
         raise BadInput("calibration gave no batch; pass at least one")
-    inner, source = unwrap(model), source or _Resident()
+    inner, source, ranks = unwrap(model), source or Resident(), ranks or Ranks()
+    mine = ranks.share(len(given))
     if not source.resident and state is None:
         raise BadInput("a model that is read block by block needs state=, a folder for the finished blocks")
     route = find_route(inner, chosen, blocks)
     with ExitStack() as stack:
-        for context in (evaluating(inner), _no_cache(inner), eager_experts(inner)):
+        for context in (evaluating(inner), no_cache(inner), eager_experts(inner)):
             stack.enter_context(context)
         store = stack.enter_context(Store(budget, scratch))
         stack.enter_context(source.outside([stop.name for stop in route.stops]))
@@ -184,10 +207,16 @@ def walk(
             raise BadInput(f"nothing to walk through: {reasons or 'no weight is selected'}")
         identity = {"blocks": [stop.name for stop in route.stops], "weights": [w.name for w in route.weights],
                     "statistics": list(wants), "propagate": propagate, "dtype": str(dtype), "seed": seed,
-                    "calibration": digest_of_batches(given) if state else "", "settings": dict(settings or {})}  # fmt: skip
-        at = State(state, identity) if state is not None else None
+                    "calibration": digest_of_batches(given) if state or ranks.size > 1 else "",
+                    "outside": _outside(inner, route, source) if state and ranks.first else "",
+                    "settings": dict(settings or {}), **({"compute": compute} if compute else {})}  # fmt: skip
+        if ranks.size > 1:
+            _check_same(ranks, inner, identity)
+            identity["processes"] = ranks.size
+        at = State(state, identity) if state is not None and ranks.first else None
+        finished = ranks.of_first(len(at.finished) if at else 0)
         collector = partial(Collector, wants=wants, dtype=dtype, share=share)
-        steps = _Steps(route, replay, source, at, propagate == "dense", collector)
+        steps = _Steps(route, replay, source, at, finished, propagate == "dense", collector, ranks, mine)
         facts = {}
         for index, stop in enumerate(route.stops):
             facts[stop.name] = steps.take(index, visit)
@@ -203,16 +232,19 @@ class _Steps:
     route: Route
     replay: Replay
     source: Source
-    state: State | None
+    state: State | None  # the first process's
+    finished: int  # blocks that are in it already
     dense: bool
     collector: Callable[[Sequence[Weight]], Collector]
+    ranks: Ranks
+    batches: range  # this process's
 
     def take(self, index: int, visit: Visit) -> dict[str, Any]:
         """Measure, prune and pass on one block, or take it over finished; its facts."""
         stop = self.route.stops[index]
         self.source.open(stop.name, stop.module)
         before = digest(own_tensors(stop.name, stop.module).values()) if self.state else ""
-        if self.state is not None and index < len(self.state.finished):
+        if index < self.finished:
             facts = self._take_over(index, before)
         else:
             facts = self._prune(index, visit)
@@ -224,35 +256,44 @@ class _Steps:
 
     def _prune(self, index: int, visit: Visit) -> dict[str, Any]:
         stop = self.route.stops[index]
-        facts: Mapping[str, Any] = {}
+        facts: dict[str, Any] = {}
         if stop.weights:
-            collector = self.collector(stop.weights)
-            self._pass(index, collector, record=self.dense)
-            collector.check()
-            unseen = tuple(weight.name for weight in stop.weights if weight.name not in collector.inputs)
-            block = Block(stop.name, index, len(self.route.stops), stop.module, stop.weights, collector.inputs, unseen)
-            facts = visit(block) or {}
+            facts = self._visit(index, visit)
         if not (self.dense and stop.weights):
             self._pass(index, None, record=True)
-        return dict(facts)
+        return facts
+
+    def _visit(self, index: int, visit: Visit) -> dict[str, Any]:
+        """Measure what all batches give the block, have this process's part of it pruned, and take over the others'."""
+        stop, collector = self.route.stops[index], self.collector(self.route.stops[index].weights)
+        self._pass(index, collector, record=self.dense)
+        owners = collector.merge(self.ranks)
+        collector.check()
+        mine = tuple(weight for weight in stop.weights if owners.get(weight.name, 0) == self.ranks.rank)
+        unseen = tuple(weight.name for weight in mine if weight.name not in owners)
+        block = Block(stop.name, index, len(self.route.stops), stop.module, mine, collector.inputs, unseen, self.ranks)
+        facts = dict(visit(block) or {})
+        self.ranks.spread((weight.parameter, owners[weight.name]) for weight in stop.weights if weight.name in owners)
+        return self.ranks.of_first(facts)
 
     def _take_over(self, index: int, before: str) -> dict[str, Any]:
-        assert self.state is not None
         stop = self.route.stops[index]
-        entry = self.state.check(index, stop.name, before)
+        entry = self.state.check(index, stop.name, before) if self.state is not None else {"facts": {}}
         if self.dense:
             self._pass(index, None, record=True)
-        self.state.restore(index, stop.name, stop.module)
+        if self.state is not None:
+            self.state.restore(index, stop.name, stop.module)
+        self.ranks.spread((tensor, 0) for tensor in own_tensors(stop.name, stop.module).values())
         if not self.dense:
             self._pass(index, None, record=True)
-        return dict(entry["facts"])
+        return self.ranks.of_first(dict(entry["facts"]))
 
     def _pass(self, index: int, collector: Collector | None, record: bool) -> None:
-        """Run every batch through a block. What the last block gives is wanted by nobody."""
+        """Run this process's batches through a block. What the last block gives is wanted by nobody."""
         stop, last = self.route.stops[index], index == len(self.route.stops) - 1
         if collector is None and last:
             return
-        for i in range(self.replay.batches):
+        for i in self.batches:
             outputs = self.replay.run(i, stop.name, self._caller(i, stop.module, collector))
             if record and not last:
                 self.replay.record(i, stop.name, outputs)
@@ -267,8 +308,23 @@ class _Steps:
         return call
 
 
+def _outside(model: nn.Module, route: Route, source: Source) -> str:
+    """A hash of what lies outside the blocks: parameters and buffers that feed them."""
+    inside = tuple(f"{stop.name}." for stop in route.stops)
+    held = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return digest(source.value(name, tensor) for name, tensor in held.items() if not name.startswith(inside))
+
+
+def _check_same(ranks: Ranks, model: nn.Module, identity: Mapping[str, Any]) -> None:
+    """Refuse processes that were given different things."""
+    values = (tensor for tensor in own_tensors("", model).values() if not tensor.is_meta)
+    plain = {key: value for key, value in identity.items() if key not in ("calibration", "outside")}
+    settings = json.dumps(plain, sort_keys=True)
+    ranks.check_same(model=digest(values), calibration=identity["calibration"], settings=settings)
+
+
 @contextmanager
-def _no_cache(model: nn.Module) -> Iterator[None]:
+def no_cache(model: nn.Module) -> Iterator[None]:
     """Without caches of keys and values inside: every part's configuration says so."""
     configs = configurations(model, "use_cache")
     before = [(config, config.use_cache) for config in configs]
