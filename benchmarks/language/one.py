@@ -12,7 +12,7 @@ from torch import nn
 import secateurs as sc
 from benchmarks.circumstances import circumstances
 from benchmarks.language import text
-from benchmarks.language.grid import DENSE, DOMAINS, POINTS, Cell
+from benchmarks.language.grid import DENSE, DOMAINS, POINTS, UNIFORM, Cell
 from secateurs.comparing.processes.jobs import Tell
 from secateurs.comparing.spec import SCHEMA
 from secateurs.measure import perplexity
@@ -40,7 +40,8 @@ def failed(cell: Cell, error: BaseException, seconds: float) -> dict[str, Any]:
 
 def _head(cell: Cell, status: str) -> dict[str, Any]:
     return {"schema": SCHEMA, "run": cell.name, "status": status, "method": cell.method, "point": cell.point,
-            "calibration": cell.calibration, "seed": cell.seed, "most_windows": cell.windows}  # fmt: skip
+            "calibration": cell.calibration, "seed": cell.seed, "allocation": cell.allocation,
+            "most_windows": cell.windows}  # fmt: skip
 
 
 def _pruned(cell: Cell) -> tuple[nn.Module, dict[str, Any]]:
@@ -48,7 +49,8 @@ def _pruned(cell: Cell) -> tuple[nn.Module, dict[str, Any]]:
     assert cell.point is not None
     batches = None if cell.calibration is None else text.calibration(cell.calibration, cell.seed)
     began = time.perf_counter()
-    done = sc.prune(text.dense(), cell.method, calibration=batches, include=(BLOCKS,), **POINTS[cell.point])
+    done = sc.prune(text.dense(), cell.method, calibration=batches, include=(BLOCKS,), **POINTS[cell.point],
+                    **({} if cell.allocation == UNIFORM else {"allocation": cell.allocation}))  # fmt: skip
     seconds = time.perf_counter() - began
     weights = [done.model.get_parameter(name) for name in done.plan.masks]
     return done.model, {"seconds": seconds, "weights": sum(w.numel() for w in weights),

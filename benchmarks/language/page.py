@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from benchmarks.language.grid import CALIBRATED, DOMAINS, MAGNITUDE, MIXED, POINTS
+from benchmarks.language.grid import ALLOCATIONS, CALIBRATED, DOMAINS, MAGNITUDE, MIXED, POINTS, UNIFORM
 from benchmarks.language.rows import Row, Rows, mean
 from secateurs.errors import BadInput
 from secateurs.report import Table
@@ -16,7 +16,7 @@ __all__ = ["RESULTS", "section"]
 RESULTS = Path(__file__).parents[1] / "results" / "language" / "results.jsonl"
 METHODS = (MAGNITUDE, *CALIBRATED)
 ORDERED = "60 %"
-WORDS = ("pruned", "calibrated on")  # headings of second columns that hold no numbers
+WORDS = ("pruned", "calibrated on", "allocation")  # headings of second columns that hold no numbers
 
 INTRODUCTION = """\
 ## Language models in one shot
@@ -37,7 +37,7 @@ def section(results: Path = RESULTS) -> str:
     if not results.is_file():
         raise BadInput(f"no results in {str(results)!r}: run python -m benchmarks.language.run first")
     rows = Rows.read(results)
-    parts = [_introduction(rows), *_by_method(rows), *_over_seeds(rows), *_by_calibration(rows)]
+    parts = [_introduction(rows), *_by_method(rows), *_over_seeds(rows), *_by_allocation(rows), *_by_calibration(rows)]
     return "\n".join(parts)
 
 
@@ -95,6 +95,17 @@ def _orders(means: dict[str, list[float]]) -> Iterable[str]:
     low = {method: max(values) - min(values) for method, values in means.items() if method != MAGNITUDE}
     if low:
         yield "From seed to seed the mean moves by up to " + ", ".join(f"{v:.2f} ({m})" for m, v in low.items()) + "."
+
+
+def _by_allocation(rows: Rows) -> list[str]:
+    """How much goes from which block, at one amount on mixed text."""
+    found = {(m, a): row for m in METHODS for a in (UNIFORM, *ALLOCATIONS) if (row := rows.at(m, ORDERED, allocation=a))}
+    told = [method for method, allocation in found if allocation != UNIFORM]
+    if not told:
+        return []
+    lines = [[method, allocation, *_values(row)] for (method, allocation), row in found.items() if method in told]
+    head = ["method", "allocation", *DOMAINS, "mean"]
+    return [f"### {ORDERED}, by how much goes from which block\n", _table(head, lines)]
 
 
 def _by_calibration(rows: Rows) -> list[str]:

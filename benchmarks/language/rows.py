@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.language.grid import DENSE, MAGNITUDE, MIXED
+from benchmarks.language.grid import DENSE, MAGNITUDE, MIXED, UNIFORM
 from secateurs.comparing.store import read_rows
 from secateurs.errors import BadInput
 
@@ -39,10 +39,11 @@ class Rows:
             raise BadInput(f"{str(path)!r}: {other[0]} was not judged on the windows of the dense model")
         return cls(dense, [row for row in rows if row is not dense])
 
-    def at(self, method: str, point: str, text: str = MIXED, seed: int = 0) -> Row:
+    def at(self, method: str, point: str, text: str = MIXED, seed: int = 0, allocation: str = UNIFORM) -> Row:
         """The row of a pruned model, empty if there is none; magnitude has one for all texts and seeds."""
         said = (method, point, None, 0) if method == MAGNITUDE else (method, point, text, seed)
-        return next((r for r in self.pruned if (r["method"], r["point"], r["calibration"], r["seed"]) == said), {})
+        return next((r for r in self.pruned if (r["method"], r["point"], r["calibration"], r["seed"]) == said
+                     and r.get("allocation", UNIFORM) == allocation), {})  # fmt: skip
 
     def loss(self, row: Row, domain: str) -> float:
         """Perplexity on ``domain`` as a multiple of the dense model's."""

@@ -1,0 +1,1 @@
+"""The language model pruned by the library and by llm-compressor, turn by turn on the same windows and threads."""
