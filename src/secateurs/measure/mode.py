@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ def computing_with(threads: int) -> Iterator[None]:
 
 def device_of(model: nn.Module) -> torch.device:
     """Where the model's first parameter or buffer that has values lies; the CPU for a model without any."""
-    tensors = (*model.parameters(), *model.buffers())
+    tensors = chain(model.parameters(), model.buffers())
     return next((tensor.device for tensor in tensors if not tensor.is_meta), torch.device("cpu"))
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from secateurs.errors import BadInput, near
 from secateurs.measure.mode import evaluating
+from secateurs.measure.process import give_back_freed
 from secateurs.models import Left, Survey, Weight, unwrap
 from secateurs.statistics import find_accumulator
 from secateurs.train.walk.collect import Collector, Inputs
@@ -100,7 +101,8 @@ class Resident:
         """It has them."""
 
     def close(self, name: str, module: nn.Module) -> None:
-        """It stays."""
+        """It stays; what its passes have freed goes back to the system."""
+        give_back_freed()
 
 
 @dataclass(frozen=True)
