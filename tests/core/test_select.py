@@ -206,3 +206,10 @@ def test_the_two_rules_for_rows_agree(units):
     scores[0] = torch.tensor([0.0, -0.0] * (units // 2))
     for keep in range(units + 1):
         assert torch.equal(select._rank_by_pairs(scores, keep), select._rank_by_sort(scores, keep))
+
+
+def test_many_short_groups_are_ranked_as_few_are():
+    scores = torch.randint(3, (3000, 4), generator=torch.Generator().manual_seed(0)).float()  # many ties
+    whole = keep_mask_grouped(scores, 2)
+    assert torch.equal(whole, torch.cat([keep_mask_grouped(part, 2) for part in scores.split(1000)]))
+    assert (whole.sum(1) == 2).all()

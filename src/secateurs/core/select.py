@@ -120,14 +120,14 @@ def keep_mask_grouped(scores: Tensor, remove: int, name: str = "scores") -> Tens
     check_finite(scores, name)
     kept = torch.empty(groups, units, dtype=torch.bool, device=scores.device)
     step = max(1, _CHUNK // max(units, 1))
-    rule = _rank_by_pairs if units <= 16 else _rank_by_sort
+    rule = _rank_by_pairs if units <= 16 and groups > 2048 else _rank_by_sort
     for start in range(0, groups, step):
         kept[start : start + step] = rule(scores[start : start + step], units - remove)
     return kept
 
 
 def _rank_by_pairs(scores: Tensor, keep: int) -> Tensor:
-    """For short rows: an entry's rank is how many beat it, counted pair by pair (no sort of millions of fours)."""
+    """For many short rows: an entry's rank is how many beat it, counted pair by pair (no sort of millions of fours)."""
     columns = scores.unbind(1)
     rank = torch.zeros(scores.shape, dtype=torch.int8, device=scores.device)
     for i, mine in enumerate(columns):
