@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +89,7 @@ def _perplexity(
         for number, stop in enumerate(stops, 1):
             source.open(stop.name, stop.module)
             for i in range(len(batches)):
-                replay.record(i, stop.name, replay.run(i, stop.name, _as_it_is))
+                replay.record(i, stop.name, replay.run(i, stop.name))
             replay.finish(stop.name)
             source.close(stop.name, stop.module)
             if progress is not None:
@@ -126,13 +126,9 @@ class _Head:
         """Logits ``[N, P, classes]`` and targets ``[N, P]``."""
         index, positions, targets = piece
         self._positions = positions if self._piecewise else None
-        replay.run(index, "", _as_it_is)
+        replay.run(index, "")
         logits, self._logits = self._logits, None
         if logits is None:
             raise BadInput("the model stopped before its last layer: it calls blocks in another order than it holds them")
         whole = logits.shape[1] != len(positions)  # nobody chose, or recorded: the last layer is a block
         return (logits[:, positions] if whole else logits), targets
-
-
-def _as_it_is(forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return forward(*args, **kwargs)

@@ -200,7 +200,7 @@ class _Passes:
         self._look_back(index)
         self.source.open(stop.name, stop.module)
         for i in range(self.samples):
-            for output in self.replay.run(i, stop.name, _as_it_is):
+            for output in self.replay.run(i, stop.name):
                 self.cuts.keep(i, stop.name, output)
         self.source.close(stop.name, stop.module)
 
@@ -212,7 +212,7 @@ class _Passes:
 
     def _from_the_loss(self, i: int) -> None:
         with torch.enable_grad():
-            self.replay.run(i, "", _as_it_is)
+            self.replay.run(i, "")
             value, self.loss.value = self.loss.value, None
             if value is None or not value.requires_grad:
                 raise BadInput("the loss does not depend on what the model's blocks give, so their weights have no gradients")
@@ -239,16 +239,13 @@ class _Passes:
         if not gradients:
             return
         with torch.enable_grad():
-            (output,) = self.replay.run(i, name, _as_it_is)
+            (output,) = self.replay.run(i, name)
             parts = tree_flatten(output)[0]
             met = [(parts[place], gradient) for place, gradient in gradients.items() if parts[place].requires_grad]
             if met:
                 torch.autograd.backward([part for part, _ in met], [gradient for _, gradient in met])
         self.cuts.collect()
 
-
-def _as_it_is(forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return forward(*args, **kwargs)
 
 
 def _differentiable(value: Any) -> bool:

@@ -22,8 +22,8 @@ from secateurs.train.walk.collect import Collector, Inputs
 from secateurs.train.walk.experts import configurations, eager_experts
 from secateurs.train.walk.padding import tokens_of
 from secateurs.train.walk.parallel import Ranks
-from secateurs.train.walk.precision import in_precision
-from secateurs.train.walk.replay import Call, Forward, Replay, default_forward
+from secateurs.train.walk.precision import computing_in
+from secateurs.train.walk.replay import Call, Forward, Replay, as_it_is, default_forward
 from secateurs.train.walk.route import Route, find_route
 from secateurs.train.walk.state import State, digest, digest_of_batches, own_tensors
 from secateurs.train.walk.store import Store
@@ -185,11 +185,12 @@ def walk(
         raise BadInput(f"keep={keep!r}: say 'all', or nothing")
     for want in wants:
         find_accumulator(want)
-    forward = in_precision(forward, compute)
     given = list(batches)
     if not given:
         raise BadInput("calibration gave no batch; pass at least one")
     inner, source, ranks = unwrap(model), source or Resident(), ranks or Ranks()
+    precision = partial(computing_in, compute, inner)
+    precision()  # refuses what it does not know
     mine = ranks.share(len(given))
     if not source.resident and state is None:
         raise BadInput("a model that is read block by block needs state=, a folder for the finished blocks")
@@ -201,7 +202,8 @@ def walk(
         stack.enter_context(source.outside([stop.name for stop in route.stops]))
         replay = Replay(inner, {stop.name: stop.module for stop in route.stops}, given, forward, store, seed)
         if source.resident and route.stops:
-            route = route.through(replay.order())
+            with precision():
+                route = route.through(replay.order())
         replay.ends = None if keep == "all" else route.ends
         route = route.until_done()
         if not route.stops:
@@ -218,7 +220,7 @@ def walk(
         at = State(state, identity) if state is not None and ranks.first else None
         finished = ranks.of_first(len(at.finished) if at else 0)
         collector = partial(Collector, wants=wants, dtype=dtype, share=share)
-        steps = _Steps(route, replay, source, at, finished, propagate == "dense", collector, ranks, mine)
+        steps = _Steps(route, replay, source, at, finished, propagate == "dense", collector, ranks, mine, precision)
         facts = {}
         for index, stop in enumerate(route.stops):
             facts[stop.name] = steps.take(index, visit)
@@ -237,9 +239,10 @@ class _Steps:
     state: State | None  # the first process's
     finished: int  # blocks that are in it already
     dense: bool
-    collector: Callable[[Sequence[Weight]], Collector]
+    collector: Callable[..., Collector]
     ranks: Ranks
     batches: range  # this process's
+    precision: Callable[[], AbstractContextManager[object]]
 
     def take(self, index: int, visit: Visit) -> dict[str, Any]:
         """Measure, prune and pass on one block, or take it over finished; its facts."""
@@ -257,18 +260,17 @@ class _Steps:
         return facts
 
     def _prune(self, index: int, visit: Visit) -> dict[str, Any]:
-        stop = self.route.stops[index]
-        facts: dict[str, Any] = {}
-        if stop.weights:
-            facts = self._visit(index, visit)
-        if not (self.dense and stop.weights):
-            self._pass(index, None, record=True)
-        return facts
+        if self.route.stops[index].weights:
+            return self._visit(index, visit)
+        self._pass(index)
+        return {}
 
     def _visit(self, index: int, visit: Visit) -> dict[str, Any]:
-        """Measure what all batches give the block, have this process's part of it pruned, and take over the others'."""
-        stop, collector = self.route.stops[index], self.collector(self.route.stops[index].weights)
-        self._pass(index, collector, record=self.dense)
+        """Measure what all batches give the block, have this process's part of it pruned, take over the others', pass it on."""
+        stop, last = self.route.stops[index], index == len(self.route.stops) - 1
+        early = not (self.dense or last) and self.replay.calls[stop.name] == 1
+        collector = self.collector(stop.weights, leave=early)
+        self._pass(index, partial(self._measuring, collector), record=self.dense)
         owners = collector.merge(self.ranks)
         collector.check()
         mine = tuple(weight for weight in stop.weights if owners.get(weight.name, 0) == self.ranks.rank)
@@ -276,35 +278,40 @@ class _Steps:
         block = Block(stop.name, index, len(self.route.stops), stop.module, mine, collector.inputs, unseen, self.ranks)
         facts = dict(visit(block) or {})
         self.ranks.spread((weight.parameter, owners[weight.name]) for weight in stop.weights if weight.name in owners)
+        if not (self.dense or last):
+            self._pass(index, lambda _, block: partial(collector.check_calls, block))
         return self.ranks.of_first(facts)
 
     def _take_over(self, index: int, before: str) -> dict[str, Any]:
         stop = self.route.stops[index]
         entry = self.state.check(index, stop.name, before) if self.state is not None else {"facts": {}}
         if self.dense:
-            self._pass(index, None, record=True)
+            self._pass(index)
         if self.state is not None:
             self.state.restore(index, stop.name, stop.module)
         self.ranks.spread((tensor, 0) for tensor in own_tensors(stop.name, stop.module).values())
         if not self.dense:
-            self._pass(index, None, record=True)
+            self._pass(index)
         return self.ranks.of_first(dict(entry["facts"]))
 
-    def _pass(self, index: int, collector: Collector | None, record: bool) -> None:
-        """Run this process's batches through a block. What the last block gives is wanted by nobody."""
-        stop, last = self.route.stops[index], index == len(self.route.stops) - 1
-        if collector is None and last:
-            return
-        for i in self.batches:
-            outputs = self.replay.run(i, stop.name, self._caller(i, stop.module, collector))
-            if record and not last:
-                self.replay.record(i, stop.name, outputs)
+    def _pass(self, index: int, caller: Callable[[int, nn.Module], Call] | None = None, record: bool = True) -> None:
+        """Run this process's batches through a block, called as ``caller(batch, block)`` says, and record what it gives.
 
-    def _caller(self, index: int, block: nn.Module, collector: Collector | None) -> Call:
+        What the last block gives is wanted by nobody.
+        """
+        stop, record = self.route.stops[index], record and index < len(self.route.stops) - 1
+        if caller is None and not record:
+            return
+        with self.precision():
+            for i in self.batches:
+                call = as_it_is if caller is None else caller(i, stop.module)
+                outputs = self.replay.run(i, stop.name, call)
+                if record:
+                    self.replay.record(i, stop.name, outputs)
+
+    def _measuring(self, collector: Collector, batch: int, block: nn.Module) -> Call:
         def call(forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            if collector is None:
-                return forward(*args, **kwargs)
-            tokens = tokens_of(self.replay.batch(index), forward, args, kwargs)
+            tokens = tokens_of(self.replay.batch(batch), forward, args, kwargs)
             return collector.run(tokens, block, forward, args, kwargs)
 
         return call
