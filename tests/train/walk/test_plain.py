@@ -324,7 +324,7 @@ def test_a_block_is_left_once_its_layers_are_fed():
     whole = nn.Sequential(*model)
     model[0].second.forward = lambda x, own=model[0].second.forward: calls.append(1) or own(x)
     given = list(torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0)))
-    walk(whole, survey(whole), given, ["gram"], prune, blocks="0 1".split(), dtype=torch.float64)
+    walk(whole, survey(whole), given, ["gram"], prune, blocks=["0", "1"], dtype=torch.float64)
     assert len(calls) == 1 + 1 + 3  # finding the order; measuring, where the first batch alone goes on; passing on
 
 
