@@ -21,7 +21,7 @@ __all__ = ["RESULTS", "main"]
 
 RESULTS = Path(__file__).parents[1] / "results" / "language" / "blocks.json"
 METHOD, SPARSITY = "wanda", 0.6
-ALLOCATIONS = ("owl", "ecoflap")
+ALLOCATIONS = ("owl", "global")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+from benchmarks.language.blocks import RESULTS as BLOCKS
 from benchmarks.language.grid import ALLOCATIONS, CALIBRATED, DOMAINS, MAGNITUDE, MIXED, POINTS, UNIFORM
 from benchmarks.language.rows import Row, Rows, mean
 from secateurs.errors import BadInput
@@ -14,6 +17,7 @@ from secateurs.report import Table
 __all__ = ["RESULTS", "section"]
 
 RESULTS = Path(__file__).parents[1] / "results" / "language" / "results.jsonl"
+_ORDINALS = {1: "st", 2: "nd", 3: "rd"}
 METHODS = (MAGNITUDE, *CALIBRATED)
 ORDERED = "60 %"
 WORDS = ("pruned", "calibrated on", "allocation")  # headings of second columns that hold no numbers
@@ -105,7 +109,29 @@ def _by_allocation(rows: Rows) -> list[str]:
         return []
     lines = [[method, allocation, *_values(row)] for (method, allocation), row in found.items() if method in told]
     head = ["method", "allocation", *DOMAINS, "mean"]
-    return [f"### {ORDERED}, by how much goes from which block\n", _table(head, lines)]
+    blocks = _blocks(BLOCKS) if BLOCKS.is_file() else []
+    return [f"### {ORDERED}, by how much goes from which block\n", _table(head, lines), *blocks]
+
+
+def _blocks(results: Path) -> list[str]:
+    """What a block costs alone, beside the share that the allocations take from it."""
+    found = json.loads(results.read_text(encoding="utf-8"))["blocks"]
+    head = ["block", f"alone at {found['sparsity']:.0%}", *(f"{name} takes" for name in found["shares"])]
+    lines = [[str(i), f"{alone:.3f}", *(f"{shares[i]:.1%}" for shares in found["shares"].values())]
+             for i, alone in enumerate(found["alone"])]  # fmt: skip
+    said = (f"By {found['method']}: the mean perplexity where this block alone is pruned, as a multiple of the dense model's "
+            f"({found['windows']} windows of each), and the share of its weights that goes where all are.\n")  # fmt: skip
+    return [said, _table(head, lines), _bullets(_against(found))]
+
+
+def _against(found: dict[str, Any]) -> Iterable[str]:
+    """Whether an allocation spares what costs most."""
+    order = sorted(range(len(found["alone"])), key=lambda i: -found["alone"][i])
+    dearest = order[0]
+    for name, shares in found["shares"].items():
+        rank = sorted(range(len(shares)), key=lambda i: -shares[i]).index(dearest) + 1
+        yield (f"{name} takes {shares[dearest]:.1%} from block {dearest}, which costs most alone; that is its "
+               f"{rank}{_ORDINALS.get(rank, 'th')} largest share of {len(shares)}.")  # fmt: skip
 
 
 def _by_calibration(rows: Rows) -> list[str]:

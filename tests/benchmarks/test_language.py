@@ -156,3 +156,15 @@ def test_windows_of_the_real_text(data: Path) -> None:
 def test_the_real_model_has_its_known_perplexity(data: Path) -> None:
     row = one.execute(Cell("dense"), Path(), lambda *told: None)
     assert [round(value, 2) for value in row["perplexity"].values()] == [13.86, 12.98, 52.99, 24.99]
+
+
+def test_page_says_whether_an_allocation_spares_what_costs_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = {"sparsity": 0.6, "method": "wanda", "windows": 4, "alone": [1.2, 1.0, 1.1], "shares": {"owl": [0.7, 0.5, 0.6]}}
+    (tmp_path / "blocks.json").write_text(json.dumps({"blocks": blocks}))
+    monkeypatch.setattr(page, "BLOCKS", tmp_path / "blocks.json")
+    owl = {"allocation": "owl", "run": "wanda-60-mixed-0-owl"}
+    rows = [_row("wanda", "60 %", MIXED, 0, [13.0] * 4), _row("wanda", "60 %", MIXED, 0, [14.0] * 4) | owl]
+    said = _page(tmp_path, [_row("dense", None, None, 0, [10.0] * 4), *rows])
+    assert "| wanda | uniform | 13.00" in said and "| wanda | owl | 14.00" in said and "| 0 | 1.200 | 70.0% |" in said
+    assert "owl takes 70.0% from block 0, which costs most alone; that is its 1st largest share of 3." in said
+    assert "by how much goes" not in _page(tmp_path, [_row("dense", None, None, 0, [10.0] * 4), rows[0]])
