@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from secateurs.train.walk.columns import columns, reading
 from secateurs.train.walk.experts import watch_experts
 from secateurs.train.walk.padding import Tokens
 from secateurs.train.walk.parallel import Ranks
-from secateurs.train.walk.replay import Leave, replaced_forward
+from secateurs.train.walk.replay import replaced_forward
 
 __all__ = ["Collector", "Inputs"]
 
@@ -85,12 +85,9 @@ class Collector:
         wants: names of :data:`secateurs.statistics.ACCUMULATORS`.
         dtype: of the sums.
         share: measure an input that several weights read once. They are told by the memory an input lies in.
-        leave: nobody wants what the block gives, so its forward is left where the last layer has been fed. Which is the last
-            the first forward tells; :meth:`check_calls` must see the others. Stacked experts are run to the end.
     """
 
-    def __init__(self, weights: Sequence[Weight], wants: Sequence[str], dtype: torch.dtype = torch.float32, share: bool = True,
-                 leave: bool = False):  # fmt: skip
+    def __init__(self, weights: Sequence[Weight], wants: Sequence[str], dtype: torch.dtype = torch.float32, share: bool = True):
         for want in wants:
             find_accumulator(want)
         self._weights, self._wants, self._dtype, self._share = tuple(weights), tuple(wants), dtype, share
@@ -100,9 +97,6 @@ class Collector:
         self._fresh: dict[Hashable, str] = {}  # inputs that were first seen in this forward, and by whom
         self._held: list[Tensor] = []  # while a forward runs nothing may be stored where an input was
         self._tokens = Tokens()
-        self._leave = leave and all(weight.kind != "experts" for weight in weights)
-        self._calls = 0  # of layers, in this forward
-        self._enough: int | None = None  # as many as the first forward had
 
     def run(self, tokens: Tokens, block: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...],
             kwargs: dict[str, Any]) -> Any:  # fmt: skip
@@ -111,42 +105,27 @@ class Collector:
         Raises:
             BadInput: padding cannot be told, or weights that shared an input no longer do.
         """
-        self._tokens, self._seen, self._fresh, self._calls = tokens, {}, {}, 0
+        self._tokens, self._seen, self._fresh = tokens, {}, {}
         try:
-            with self._hooked(block, args, kwargs, self._take) as stack:
+            with ExitStack() as stack:
+                for weight in self._weights:
+                    for site in weight.sites if weight.kind != "experts" else ():
+                        if site.module is block:  # its hooks have run
+                            self._hook(weight)(block, args, kwargs)
+                        else:
+                            stack.callback(site.module.register_forward_pre_hook(self._hook(weight), with_kwargs=True).remove)
                 for module, weights in self._experts():
                     own = forward if module is block else module.forward
                     watched = watch_experts(module, own, weights, self._see_expert, self._real(weights))
                     stack.enter_context(replaced_forward(module, watched))
                     forward = watched if module is block else forward
                 output = forward(*args, **kwargs)
-            self._check_shared()
-            self._enough = self._calls if self._leave else None
+            for name, leader in self._leader.items():
+                if self._seen.get(name) != self._seen.get(leader):
+                    raise _parted(name, leader)
             return output
         finally:
             self._held = []
-
-    def check_calls(self, block: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call ``forward`` of the block that was measured, and see that nothing was left out in leaving it early.
-
-        Raises:
-            BadInput: it calls its layers more or less often than it did for the first batch.
-        """
-        if self._enough is None:
-            return forward(*args, **kwargs)
-        calls = 0
-
-        def count(*call: Any) -> None:
-            nonlocal calls
-            calls += 1
-
-        with self._hooked(block, args, kwargs, count):
-            output = forward(*args, **kwargs)
-        if calls != self._enough:
-            raise BadInput(f"the block of {self._weights[0].name!r} calls its layers {self._enough} times for one calibration "
-                           f"batch and {calls} times for another, which pruned inputs cannot follow: give propagate='dense' "
-                           "(--dense-inputs)")  # fmt: skip
-        return output
 
     def merge(self, ranks: Ranks) -> dict[str, int]:
         """Put together what the processes have measured: every input, with all weights that read it, goes to one of them.
@@ -194,31 +173,11 @@ class Collector:
     def _real(self, weights: list[Weight]) -> Callable[[Tensor], Tensor | None]:
         return lambda hidden: self._tokens.mask(hidden, weights[0].name)
 
-    @contextmanager
-    def _hooked(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any],
-                see: Callable[[Weight, nn.Module, Tensor], None]) -> Iterator[ExitStack]:  # fmt: skip
-        """Inside, ``see`` gets whatever a layer is given."""
-        with ExitStack() as stack:
-            for weight in self._weights:
-                for site in weight.sites if weight.kind != "experts" else ():
-                    if site.module is block:  # its hooks have run
-                        _hook(weight, see)(block, args, kwargs)
-                    else:
-                        hook = site.module.register_forward_pre_hook(_hook(weight, see), with_kwargs=True)
-                        stack.callback(hook.remove)
-            yield stack
+    def _hook(self, weight: Weight) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._see(weight, module, next(iter((*args, *kwargs.values()))))
 
-    def _check_shared(self) -> None:
-        for name, leader in self._leader.items():
-            if self._seen.get(name) != self._seen.get(leader):
-                raise _parted(name, leader)
-
-    def _take(self, weight: Weight, module: nn.Module, x: Tensor) -> None:
-        self._see(weight, module, x)
-        self._calls += 1
-        if self._calls == self._enough:
-            self._check_shared()
-            raise Leave
+        return hook
 
     def _see(self, weight: Weight, module: nn.Module, x: Tensor) -> None:
         key = (*_identity(x), reading(module))
@@ -266,13 +225,6 @@ def _divided(weights: Sequence[Weight], leaders: Mapping[str, str], count: int) 
         owner[leader] = laden.index(min(laden))
         laden[owner[leader]] += sizes[leader]
     return {name: owner[leader] for name, leader in leaders.items()}
-
-
-def _hook(weight: Weight, see: Callable[[Weight, nn.Module, Tensor], None]) -> Callable[..., None]:
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        see(weight, module, next(iter((*args, *kwargs.values()))))
-
-    return hook
 
 
 def _identity(x: Tensor) -> tuple[Hashable, ...]:

@@ -19,14 +19,14 @@ from secateurs.errors import BadInput, SecateursError
 from secateurs.measure.mode import device_of, to_device
 from secateurs.train.walk.store import Store, is_hollow
 
-__all__ = ["Call", "Forward", "Leave", "Replay", "as_it_is", "default_forward", "replaced_forward"]
+__all__ = ["Call", "Forward", "Replay", "as_it_is", "default_forward", "replaced_forward"]
 
 Forward = Callable[[nn.Module, Any], Any]
 #: What is to be done where the wanted block is called: (its own forward, arguments, keyword arguments) -> outputs.
 Call = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
 
-class Leave(BaseException):
+class _Leave(BaseException):
     """Ends a forward whose rest is not needed. Not an Exception: the model's own handlers let it pass."""
 
 
@@ -91,7 +91,7 @@ class Replay:
     def run(self, index: int, wanted: str, call: Call = as_it_is) -> list[Any]:
         """Run a batch through the block ``wanted``, called by ``call``: its outputs, one per call of it.
 
-        There are none if the batch does not use it, or if ``call`` raises :class:`Leave`.
+        There are none if the batch does not use it.
 
         Raises:
             BadInput: the model uses an output that was not kept, or calls a block out of turn.
@@ -119,11 +119,11 @@ class Replay:
                 output = call(original, args, kwargs)
                 outputs.append(output)
                 if len(outputs) >= self.calls[name]:
-                    raise Leave
+                    raise _Leave
                 return tree_map_only(Tensor, torch.clone, output)  # the model may go on to write into it
 
             def later(*args: Any, **kwargs: Any) -> Any:
-                raise Leave
+                raise _Leave
 
             return current if name == wanted else finished if name in done else later
 
@@ -163,7 +163,7 @@ class Replay:
             for name, module in self._blocks.items():
                 stack.enter_context(replaced_forward(module, replace(name, module.forward)))
             stack.enter_context(torch.random.fork_rng(cuda))
-            stack.enter_context(suppress(Leave))
+            stack.enter_context(suppress(_Leave))
             torch.manual_seed(self._seed + index)
             self._forward(self._model, batch)
 

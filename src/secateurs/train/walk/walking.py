@@ -239,7 +239,7 @@ class _Steps:
     state: State | None  # the first process's
     finished: int  # blocks that are in it already
     dense: bool
-    collector: Callable[..., Collector]
+    collector: Callable[[Sequence[Weight]], Collector]
     ranks: Ranks
     batches: range  # this process's
     precision: Callable[[], AbstractContextManager[object]]
@@ -267,9 +267,7 @@ class _Steps:
 
     def _visit(self, index: int, visit: Visit) -> dict[str, Any]:
         """Measure what all batches give the block, have this process's part of it pruned, take over the others', pass it on."""
-        stop, last = self.route.stops[index], index == len(self.route.stops) - 1
-        early = not (self.dense or last) and self.replay.calls[stop.name] == 1
-        collector = self.collector(stop.weights, leave=early)
+        stop, collector = self.route.stops[index], self.collector(self.route.stops[index].weights)
         self._pass(index, partial(self._measuring, collector), record=self.dense)
         owners = collector.merge(self.ranks)
         collector.check()
@@ -278,8 +276,8 @@ class _Steps:
         block = Block(stop.name, index, len(self.route.stops), stop.module, mine, collector.inputs, unseen, self.ranks)
         facts = dict(visit(block) or {})
         self.ranks.spread((weight.parameter, owners[weight.name]) for weight in stop.weights if weight.name in owners)
-        if not (self.dense or last):
-            self._pass(index, lambda _, block: partial(collector.check_calls, block))
+        if not self.dense:
+            self._pass(index)
         return self.ranks.of_first(facts)
 
     def _take_over(self, index: int, before: str) -> dict[str, Any]:
