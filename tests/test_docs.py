@@ -81,6 +81,26 @@ def test_language_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert shares["up_proj"] == 0.5 and shares["down_proj"] == pytest.approx(0.3, abs=0.03)
 
 
+def test_structures_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pytest.importorskip("transformers")
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from tests.planning.nets import IMAGES, Residual
+
+    config = LlamaConfig(vocab_size=40, hidden_size=16, intermediate_size=24, num_hidden_layers=4, num_attention_heads=4,
+                         num_key_value_heads=2)  # fmt: skip
+    ids = {"input_ids": torch.randint(3, 40, (2, 6)), "use_cache": False}
+    given = {"model": Residual().eval(), "inputs": IMAGES, "make_model": lambda: Residual().eval(), "ids": ids}
+    names = execute("docs/structures.md", {**given, "decoder": LlamaForCausalLM(config).eval()})
+    assert names["plan"].after.multiply_adds <= names["plan"].before.multiply_adds // 2
+    assert {entry.kind for entry in names["smaller"].plan.entries} == {"heads", "kv-heads", "neurons"}
+    assert [entry.kind for entry in names["narrow"].plan.entries] == ["width"]
+    assert names["by_name"].plan.keeps["model.layers"].tolist() == [0, 3]
+    assert names["by_magnitude"].plan.entries[0].kept == 3
+    assert type(names["loaded"]) is Residual and torch.equal(names["loaded"](IMAGES), names["done"].model(IMAGES))
+
+
 def test_callbacks_of_the_guide_are_there() -> None:
     pytest.importorskip("transformers")
     pytest.importorskip("lightning")

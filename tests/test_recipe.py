@@ -180,3 +180,26 @@ def test_files_that_cannot_be_read(tmp_path: Path):
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(BadInput, match=r"bytes\.yaml' cannot be read"):
         sc.Recipe.from_yaml(tmp_path / "bytes.yaml")
+
+
+def test_structures_in_every_spelling_are_one_recipe():
+    plain = sc.Recipe("magnitude", structures=("channels",), flops=0.5)
+    assert sc.Recipe.of("channels", {"flops": 0.5}) == sc.Recipe("channels", flops=0.5) == plain
+    assert sc.Recipe.of("magnitude", {"structure": "channels", "flops": 0.5}) == plain
+    assert sc.Recipe.of("magnitude", {"structure": ["channels"], "flops": 0.5}) == plain
+    assert sc.Recipe.from_dict(plain.to_dict()) == plain
+    both = sc.Recipe.of("heads", {"structures": ["neurons"], "ratio": 0.2})
+    assert both.structures == ("heads", "neurons") and both.method == "magnitude"
+
+
+@pytest.mark.parametrize(("settings", "says"), [
+    ({"flops": 0.5}, "flops=0.5 is for whole structures"), ({"scope": "local", "sparsity": 0.5}, "scope='local' is for whole"),
+    ({"structures": ["chanels"]}, "did you mean 'channels'"),
+    ({"structures": ["heads"], "structure": "channels"}, "differ; give one of them"),
+    ({"structures": ["heads"], "structure": "2:4"}, "makes zeros"),
+    ({"structures": ["heads"], "flops": 0.5, "params": 0.5}, "flops and params say the same thing twice"),
+    ({"structures": ["heads"], "round_to": 0}, "round_to=0"),
+])  # fmt: skip
+def test_what_is_said_of_structures_must_fit(settings, says):
+    with pytest.raises(BadInput, match=says):
+        sc.Recipe("magnitude", **settings)

@@ -19,8 +19,18 @@ __all__ = ["Recipe", "check_types", "read_mapping"]
 Kind = TypeVar("Kind")
 
 ENFORCEMENTS = ("keep", "overwrite", "straight-through")
-LISTS = ("include", "exclude", "types", "exempt")
+LISTS = ("structures", "include", "exclude", "types", "exempt")
 TABLES = ("allocation_options", "overrides", "options")
+AMOUNTS = ("sparsity", "keep", "total_sparsity", "ratio", "flops", "params", "bytes", "latency")
+STRUCTURES = ("channels", "heads", "kv-heads", "head-dims", "neurons", "hidden", "width", "experts", "groups", "layers",
+              "blocks")  # fmt: skip
+#: Of these, what removes whole repeated blocks; both words say the same.
+LAYERS = ("layers", "blocks")
+#: Fields that mean something only where whole structures are removed.
+FOR_STRUCTURES = ("ratio", "flops", "params", "bytes", "latency", "structures", "scope", "round_to", "least", "steps",
+                  "aggregate", "normalize", "power", "recovery")  # fmt: skip
+#: What is done for the quality of what is left, straight after a cut.
+RECOVERIES = ("none", "norms", "reconstruct")
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,16 @@ class Recipe:
 
     Amount, one of: ``sparsity``, the share of the selected weights removed; ``keep``, the share (float) or number (int)
     kept; ``total_sparsity``, the share of *all* parameters that are zero in the end. N:M structures fix it themselves.
+
+    With ``structures`` (:data:`STRUCTURES`), which make tensors smaller, the amount is one of: ``ratio``, the share of
+    channels, heads, ... removed; or what is left of ``flops`` (multiply-adds on the example), ``params``, ``bytes`` or
+    ``latency``: a float is a share of the dense model, an integer a count, text has a unit (``"10MB"``, ``"3ms"``).
+    ``layers`` with ``include`` and no amount are the blocks that it names.
+    ``criterion`` scores weights; ``aggregate``, ``normalize`` and ``power`` make them scores of groups
+    (:class:`secateurs.planning.Scoring`); ``scope`` says what is ranked together, ``round_to`` to which multiple kept counts
+    are rounded down, ``least`` how many (int) or which share (float) of every group stays; ``steps`` repeats scoring and
+    cutting. ``recovery`` works on what stays, with the calibration data: ``"norms"`` takes batch norms' statistics anew,
+    ``"reconstruct"`` fits every layer that lost columns to the dense layer's outputs, and takes them anew on the way.
     """
 
     method: str = "gmp"
@@ -53,6 +73,20 @@ class Recipe:
     overrides: dict[str, float] = field(default_factory=dict)
     seed: int = 0
     options: dict[str, Any] = field(default_factory=dict)
+    structures: tuple[str, ...] = ()
+    ratio: float | None = None
+    flops: float | int | None = None
+    params: float | int | None = None
+    bytes: float | int | str | None = None
+    latency: float | str | None = None
+    scope: str | None = None
+    round_to: int | None = None
+    least: float | int | None = None
+    steps: int | None = None
+    aggregate: str | None = None
+    normalize: str | None = None
+    power: float | None = None
+    recovery: str | None = None
 
     def __post_init__(self) -> None:
         for name in LISTS:
@@ -60,7 +94,8 @@ class Recipe:
         for name in TABLES:
             if not isinstance(getattr(self, name), Mapping):
                 raise BadInput(f"{name}={getattr(self, name)!r}: give a table of names and values")
-        amounts = [n for n in ("sparsity", "keep", "total_sparsity") if getattr(self, n) is not None]
+        _take_structure(self)
+        amounts = [n for n in AMOUNTS if getattr(self, n) is not None]
         if len(amounts) > 1:
             raise BadInput(f"{' and '.join(amounts)} say the same thing twice; give one of them")
         for name in ("sparsity", "total_sparsity"):
@@ -74,10 +109,18 @@ class Recipe:
         if self.enforcement is not None and self.enforcement not in ENFORCEMENTS:
             raise BadInput(f"enforcement={self.enforcement!r} is unknown; use one of {', '.join(ENFORCEMENTS)}"
                            + near(self.enforcement, ENFORCEMENTS))  # fmt: skip
-        for name in ("every", "total_steps"):
+        if self.recovery is not None and self.recovery not in RECOVERIES:
+            raise BadInput(f"recovery={self.recovery!r} is unknown; use one of {', '.join(RECOVERIES)}"
+                           + near(self.recovery, RECOVERIES))  # fmt: skip
+        for name in ("every", "total_steps", "round_to", "steps"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise BadInput(f"{name}={value!r}: give a whole number of steps, at least 1")
+                raise BadInput(f"{name}={value!r}: give a whole number{'' if name == 'round_to' else ' of steps'}, at least 1")
+
+    @property
+    def removes_layers(self) -> bool:
+        """Whether whole repeated blocks go."""
+        return any(word in LAYERS for word in self.structures)
 
     def with_defaults(self, defaults: Mapping[str, Any]) -> Recipe:
         """The same recipe with ``defaults`` where it says nothing (a field that is None)."""
@@ -101,6 +144,8 @@ class Recipe:
         ``allocation`` may be a mapping of patterns and shares, which stands for ``"explicit"`` and these ``overrides``.
         """
         said = method.to_dict() if isinstance(method, Recipe) else {"method": method}
+        if isinstance(settings.get("structure"), (list, tuple)):
+            settings = {**settings, "structures": settings["structure"], "structure": None}
         shares = settings.get("allocation")
         if isinstance(shares, Mapping):
             settings = {**settings, "allocation": "explicit", "overrides": {**shares, **settings.get("overrides", {})}}
@@ -175,6 +220,44 @@ def check_types(kind: type[Kind], data: Mapping[str, Any]) -> Kind:
         return pydantic.TypeAdapter(kind).validate_python(data)
     except pydantic.ValidationError as error:
         raise BadInput("; ".join(map(_row, error.errors()))) from error
+
+
+def _take_structure(recipe: Recipe) -> None:
+    """``structure="channels"`` and ``method="channels"`` are ``structures=("channels",)``; what is for them needs some."""
+    if recipe.method in STRUCTURES and recipe.structure is None:  # only structures are named
+        object.__setattr__(recipe, "structures", tuple(dict.fromkeys((recipe.method, *recipe.structures))))
+        object.__setattr__(recipe, "method", "magnitude")
+    if recipe.structure in STRUCTURES:
+        if recipe.structures and recipe.structures != (recipe.structure,):
+            raise BadInput(f"structure={recipe.structure!r} and structures={list(recipe.structures)} differ; give one of them")
+        object.__setattr__(recipe, "structures", (recipe.structure,))
+        object.__setattr__(recipe, "structure", None)
+    own = _structures_of(recipe.method)
+    if own and recipe.structure is not None:
+        raise BadInput(f"method {recipe.method!r} removes whole structures ({', '.join(own)}), and structure="
+                       f"{recipe.structure!r} makes zeros")  # fmt: skip
+    if own and not recipe.structures:
+        object.__setattr__(recipe, "structures", own)
+    for word in recipe.structures:
+        if word not in STRUCTURES:
+            raise BadInput(f"structure {word!r} is unknown; whole structures are {', '.join(STRUCTURES)}"
+                           + near(word, STRUCTURES))  # fmt: skip
+    if recipe.removes_layers and not set(recipe.structures) <= set(LAYERS):
+        raise BadInput(f"structures={list(recipe.structures)}: whole layers go in a run of their own, before others")
+    if recipe.structures and recipe.structure is not None:
+        raise BadInput(f"structure={recipe.structure!r} makes zeros, structures={list(recipe.structures)} makes tensors "
+                       "smaller; give one of them")  # fmt: skip
+    alone = [name for name in FOR_STRUCTURES if getattr(recipe, name) not in (None, ())] if not recipe.structures else []
+    if alone:
+        raise BadInput(f"{alone[0]}={getattr(recipe, alone[0])!r} is for whole structures: name them, as in "
+                       "sc.prune(model, 'channels', ...) or structures=['heads', 'neurons']")  # fmt: skip
+
+
+def _structures_of(method: str) -> tuple[str, ...]:
+    """What a method removes where only the method is named; nothing for a method of single weights, or an unknown one."""
+    from secateurs.registry import METHODS, find_method  # here: its files are read when a method is asked for
+
+    return find_method(method).structures if method in METHODS else ()
 
 
 def _words(name: str, value: Any) -> tuple[str, ...]:

@@ -18,6 +18,11 @@ METHODS = {
     "wanda": "secateurs.papers.language.wanda:Wanda",
     "sparsegpt": "secateurs.papers.language.sparsegpt:SparseGpt",
     "gblm": "secateurs.papers.language.gblm:Gblm",
+    "l1-filters": "secateurs.papers.structures.l1_filters:L1Filters",
+    "random-channels": "secateurs.papers.structures.random_channels:RandomChannels",
+    "taylor-channels": "secateurs.papers.structures.taylor_channels:TaylorChannels",
+    "depgraph": "secateurs.papers.structures.depgraph:DepGraph",
+    "obspa": "secateurs.papers.structures.obspa:Obspa",
 }
 
 

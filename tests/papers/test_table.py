@@ -107,7 +107,8 @@ def equal(a: Any, b: Any) -> bool:
 
 
 def test_the_table_has_one_row_for_every_method():
-    assert [row.name for row in TABLE] == list(METHODS) == [method.name for method in sc.methods()]
+    assert [method.name for method in sc.methods()] == list(METHODS)
+    assert [row.name for row in TABLE] == [method.name for method in sc.methods() if not method.structures]
 
 
 @ROWS

@@ -73,10 +73,18 @@ def prune(
     sparsity: flags.Sparsity = None,
     keep: flags.Keep = None,
     total_sparsity: flags.Total = None,
+    ratio: flags.Ratio = None,
+    flops: flags.Flops = None,
+    params: flags.Params = None,
+    bytes: flags.Bytes = None,
+    latency: flags.LatencyLeft = None,
     structure: flags.Structure = None,
     criterion: flags.Criterion = None,
     allocation: flags.Allocation = None,
     allocation_option: flags.AllocationOptions = None,
+    scope: flags.Scope = None,
+    round_to: flags.RoundTo = None,
+    recovery: flags.Recovery = None,
     option: flags.Options = None,
     quantize: flags.Quantize = None,
     seed: flags.Seed = None,
@@ -84,6 +92,7 @@ def prune(
     exclude: flags.Exclude = None,
     types: flags.Types = None,
     exempt: flags.Exempt = None,
+    input: flags.Inputs = None,
     override: flags.Overrides = None,
     calibration: flags.Calibration = None,
     samples: flags.Samples = 128,
@@ -105,19 +114,25 @@ def prune(
 ) -> None:
     """Prune a model in one shot, and write it to a new folder with its plan, recipe and report.
 
+    Whole structures (--method channels --flops 0.5) leave the tensors smaller; other methods leave zeros.
+
     Methods that need calibration read what the model reads, and go block by block; one that was killed goes on when the same
     command is given again. The result is verified: exact counts, zeros where planned, equal after reloading. Exit code 3 if
     that fails, or if more than --memory was used.
     """
     from secateurs.cli.calibrating import Calibrated
-    from secateurs.cli.choices import amount, pairs, said
+    from secateurs.cli.choices import amount, budget, pairs, said, words
+    from secateurs.cli.onnx_file import is_onnx, prune_file
     from secateurs.cli.opening import Source
+    from secateurs.cli.planning import prune_structures
     from secateurs.cli.pruning import prune_model
     from secateurs.cli.streaming import prune_in_files
     from secateurs.cli.writing import Target
 
     fields = {
-        "method": method, "sparsity": sparsity, "keep": amount(keep), "total_sparsity": total_sparsity, "structure": structure,
+        "method": method, "sparsity": sparsity, "keep": amount(keep), "total_sparsity": total_sparsity, **words(structure),
+        "ratio": ratio, "flops": budget(flops), "params": budget(params), "bytes": budget(bytes), "latency": budget(latency),
+        "scope": scope, "round_to": round_to, "recovery": recovery,
         "criterion": criterion, "allocation": allocation, "allocation_options": pairs("--allocation-option", allocation_option),
         "options": pairs("--option", [*(option or ()), *([f"quantize={quantize}"] if quantize else ())]),
         "overrides": pairs("--override", override), "seed": seed,
@@ -128,11 +143,53 @@ def prune(
     text = Calibrated(calibration, samples, length, column, perplexity, windows, walk)
     source = Source(model, factory, trust_remote_code)
     target = Target(out, format or ("huggingface" if memory else "secateurs"), overwrite)
+    settled = said(recipe, fields)
+    if is_onnx(model):
+        raise typer.Exit(KEPT if prune_file(model, settled, input or (), out, overwrite, json) else BROKEN)
     if memory:
-        kept = prune_in_files(source, said(recipe, fields), target, text, memory, json, context.meta[WORDS])
+        kept = prune_in_files(source, settled, target, text, memory, json, context.meta[WORDS])
+    elif settled.structures:
+        kept = prune_structures(source, settled, input or (), target, text, json)
     else:
-        kept = prune_model(source, said(recipe, fields), target, text, json, context.meta[WORDS])
+        kept = prune_model(source, settled, target, text, json, context.meta[WORDS])
     raise typer.Exit(KEPT if kept else BROKEN)
+
+
+@app.command(cls=Command)
+def plan(
+    model: flags.Model, *, method: flags.Method = None, structure: flags.Structure = None, criterion: flags.Criterion = None,
+    ratio: flags.Ratio = None, flops: flags.Flops = None, params: flags.Params = None, bytes: flags.Bytes = None,
+    latency: flags.LatencyLeft = None, scope: flags.Scope = None, round_to: flags.RoundTo = None, seed: flags.Seed = None,
+    include: flags.Include = None, exclude: flags.Exclude = None, input: flags.Inputs = None, recipe: flags.RecipeFile = None,
+    factory: flags.Factory = None, trust_remote_code: flags.Trust = False, out: flags.PlanOut = None, json: flags.Json = False,
+) -> None:  # fmt: skip
+    """Show which channels, heads, ... pruning would remove, what that saves, and what is frozen and why. Changes nothing."""
+    from secateurs.cli.choices import budget, said, words
+    from secateurs.cli.onnx_file import is_onnx, plan_file
+    from secateurs.cli.opening import Source
+    from secateurs.cli.planning import plan_model
+
+    fields = {
+        "method": method, "criterion": criterion, **words(structure), "ratio": ratio, "flops": budget(flops),
+        "params": budget(params), "bytes": budget(bytes), "latency": budget(latency), "scope": scope, "round_to": round_to,
+        "seed": seed, "include": tuple(include or ()), "exclude": tuple(exclude or ()),
+    }  # fmt: skip
+    if is_onnx(model):
+        plan_file(model, said(recipe, fields), input or (), out, json)
+    else:
+        plan_model(Source(model, factory, trust_remote_code), said(recipe, fields), input or (), out, json)
+
+
+@app.command(cls=Command)
+def advise(
+    model: flags.Model, structure: flags.Structures = None, ratio: flags.Ratios = None, input: flags.Inputs = None,
+    factory: flags.Factory = None, trust_remote_code: flags.Trust = False, json: flags.Json = False,
+) -> None:  # fmt: skip
+    """Measure on this machine, layer by layer and whole, what removing structures would gain in time."""
+    from secateurs.cli.advising import advise_model
+    from secateurs.cli.opening import Source
+
+    advise_model(Source(model, factory, trust_remote_code), input or (), structure or (), ratio or (), json)
 
 
 @app.command(cls=Command)
@@ -162,25 +219,36 @@ def evaluate(
 
 @app.command(cls=Command)
 def verify(
-    folder: flags.Folder, factory: flags.Factory = None, trust_remote_code: flags.Trust = False, json: flags.Json = False
-) -> None:
-    """Check a saved folder: whole files, planned entries zero, exact counts. Exit code 3 if a promise is broken."""
+    folder: flags.Folder, dense: flags.Before = None, input: flags.Inputs = None, factory: flags.Factory = None,
+    trust_remote_code: flags.Trust = False, json: flags.Json = False,
+) -> None:  # fmt: skip
+    """Check a saved folder: whole files, planned entries zero, exact counts; with --dense, equal outputs under the plan.
+
+    Exit code 3 if a promise is broken.
+    """
     from secateurs.cli.opening import Source
     from secateurs.cli.proving import verify_folder
 
-    raise typer.Exit(KEPT if verify_folder(Source(folder, factory, trust_remote_code), json) else BROKEN)
+    before = None if dense is None else Source(dense, factory, trust_remote_code)
+    kept = verify_folder(Source(folder, factory, trust_remote_code), json, before, input or ())
+    raise typer.Exit(KEPT if kept else BROKEN)
 
 
 @app.command(cls=Command)
 def export(
-    folder: flags.Folder, out: flags.Out, format: flags.Format = "huggingface", factory: flags.Factory = None,
-    trust_remote_code: flags.Trust = False, overwrite: flags.Overwrite = False, json: flags.Json = False,
+    folder: flags.Folder, out: flags.Out, format: flags.Format = "huggingface", input: flags.Inputs = None,
+    factory: flags.Factory = None, trust_remote_code: flags.Trust = False, overwrite: flags.Overwrite = False,
+    json: flags.Json = False,
 ) -> None:  # fmt: skip
-    """Write a saved model in another format."""
+    """Write a saved model in another format: an ordinary Hugging Face folder, or with --format onnx an ONNX file."""
     from secateurs.cli.exporting import export_folder
+    from secateurs.cli.onnx_file import export_file
     from secateurs.cli.opening import Source
     from secateurs.cli.writing import Target
 
+    if format == "onnx":
+        raise typer.Exit(KEPT if export_file(Source(folder, factory, trust_remote_code), input or (), out, overwrite, json)
+                         else BROKEN)  # fmt: skip
     kept = export_folder(Source(folder, factory, trust_remote_code), Target(out, format, overwrite), json)
     raise typer.Exit(KEPT if kept else BROKEN)
 

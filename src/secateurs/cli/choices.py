@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from secateurs.errors import BadInput
-from secateurs.recipe import Recipe
+from secateurs.recipe import AMOUNTS, Recipe
 
-__all__ = ["amount", "check_one_shot", "one_of", "pairs", "said"]
-
-AMOUNTS = ("sparsity", "keep", "total_sparsity")
+__all__ = ["amount", "budget", "check_one_shot", "one_of", "pairs", "said", "words"]
 
 LOOP = """  pruner = secateurs.Pruner(model, {name!r}, sparsity=0.9, begin=0.1, end=0.75, every=100, total_steps=n)
   pruner.attach(optimizer)     # before training: acts after each optimizer.step()
@@ -106,6 +104,20 @@ def amount(text: str | None) -> float | int | None:
         return int(text) if text.lstrip("+-").isdigit() else float(text)
     except ValueError:
         raise BadInput(f"--keep {text!r}: give a share (0.2) or a number of weights (2000)") from None
+
+
+def budget(text: str | None) -> float | int | str | None:
+    """``--flops``, ``--bytes`` and the like: ``"0.5"`` is a share, ``"2000"`` a count, all else (``"10MB"``) has a unit."""
+    try:
+        return None if text is None else int(text) if text.lstrip("+-").isdigit() else float(text)
+    except ValueError:
+        return text
+
+
+def words(structure: str | None) -> dict[str, Any]:
+    """``--structure`` as recipe fields: words with commas between are several."""
+    several = [] if structure is None else [word.strip() for word in structure.split(",")]
+    return {"structures": several} if len(several) > 1 else {"structure": structure}
 
 
 def pairs(flag: str, given: Sequence[str] | None) -> dict[str, Any]:

@@ -20,6 +20,7 @@ _where = {"rich_help_panel": OUTPUT}
 Texts = list[str] | None
 
 _MODEL = "A Hugging Face folder, a Secateurs folder, or a .safetensors file with --factory."
+_BEFORE = "The model before pruning: compare outputs with it under the plan."
 _FACTORY = "Builds the network of a plain module; found in the current folder too."
 _FORMAT = "secateurs (sparse storage) or huggingface (dense, for from_pretrained)."
 _FORMAT_OF = f"{_FORMAT} If nothing is said the first, with --memory the second."
@@ -41,8 +42,14 @@ _RAY = "Instead, run on the Ray cluster at this address; local starts one here."
 _RESULTS_OUT = "The folder for results, weights and masks; results/NAME if nothing is said."
 _REPORT_OUT = "The folder to write; report/ beside the results if nothing is said."
 
+_STRUCTURE = "element, 2:4 (2 kept of 4), block:4x4, rows; channels, heads, neurons, ... (commas between) make tensors smaller."
+_INPUT = "Shape of an input, as 1x3x32x32, 1x16:int64 or name=1x16:int64; for models of transformers not needed. Repeatable."
+_PLAN_OUT = "A folder for the plan; none is written if nothing is said."
+_ROUND = "Round what a group keeps down to a multiple."
+
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help=_MODEL, show_default=False)]
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder that secateurs wrote.", show_default=False)]
+Before = Annotated[Path | None, typer.Option("--dense", metavar="MODEL", help=_BEFORE, show_default=False)]
 Factory = Annotated[str | None, typer.Option(metavar="MODULE:FUNCTION", help=_FACTORY, show_default=False)]
 Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run the Python code that lies in a Hugging Face folder.")]
 RecipeFile = Annotated[Path | None, typer.Option(metavar="YAML", help="A recipe; flags override it.", show_default=False)]
@@ -51,11 +58,23 @@ Method = Annotated[str | None, typer.Option(help="See secateurs methods; magnitu
 Sparsity = Annotated[float | None, typer.Option(metavar="SHARE", help="Share of the selected weights to remove.", **_words)]
 Keep = Annotated[str | None, typer.Option(metavar="SHARE|N", help="Instead: the share or number (2000) to keep.", **_words)]
 Total = Annotated[float | None, typer.Option(metavar="SHARE", help="Instead: share of all parameters to be zero.", **_words)]
-Structure = Annotated[str | None, typer.Option(help="element, 2:4 (2 kept of 4), block:4x4 or rows.", **_words)]
+Structure = Annotated[str | None, typer.Option(help=_STRUCTURE, **_words)]
 Criterion = Annotated[str | None, typer.Option(help="magnitude, random, wanda, gblm, ...", **_words)]
 Allocation = Annotated[str | None, typer.Option(help=_ALLOCATION, **_words)]
 AllocationOptions = Annotated[Texts, typer.Option(metavar="KEY=VALUE", help="Of the allocation. Repeatable.", **_words)]
 Options = Annotated[Texts, typer.Option("--option", metavar="KEY=VALUE", help="Of the method. Repeatable.", **_words)]
+Ratio = Annotated[float | None, typer.Option(metavar="SHARE", help="Share of channels, heads, ... to remove.", **_words)]
+Flops = Annotated[str | None, typer.Option(metavar="SHARE|N", help="Instead: multiply-adds left.", **_words)]
+Params = Annotated[str | None, typer.Option(metavar="SHARE|N", help="Instead: parameters left.", **_words)]
+Bytes = Annotated[str | None, typer.Option(metavar="SHARE|10MB", help="Instead: bytes left.", **_words)]
+LatencyLeft = Annotated[str | None, typer.Option("--latency", metavar="SHARE|3ms", help="Instead: time left.", **_words)]
+Scope = Annotated[str | None, typer.Option(help="local (if nothing is said), isomorphic, kind, global, knapsack.", **_words)]
+Recovery = Annotated[str | None, typer.Option(help="none, norms, or reconstruct; needs --calibration.", **_words)]
+RoundTo = Annotated[int | None, typer.Option(min=1, metavar="N", help=_ROUND, **_words)]
+Inputs = Annotated[Texts, typer.Option("--input", metavar="SHAPE", help=_INPUT, **_which)]
+Ratios = Annotated[list[float] | None, typer.Option("--ratio", help="Share removed to try. Repeatable.", **_words)]
+Structures = Annotated[Texts, typer.Option("--structure", help="channels, heads, ...; all if not given. Repeatable.", **_words)]
+PlanOut = Annotated[Path | None, typer.Option("--out", metavar="DIR", help=_PLAN_OUT, show_default=False, **_where)]
 Seed = Annotated[int | None, typer.Option(help="Seed of random choices.", **_words)]
 
 Include = Annotated[Texts, typer.Option(metavar="GLOB", help="Only these parameters or modules. Repeatable.", **_which)]

@@ -9,7 +9,7 @@ from typing import Any
 
 from secateurs.errors import BadInput, near
 from secateurs.formats.huggingface import copy_side_files
-from secateurs.planning import Plan
+from secateurs.planning import GroupPlan, Plan, load_plan
 from secateurs.recipe import Recipe
 
 __all__ = ["Beside", "Target", "read_beside", "stored_bytes"]
@@ -45,7 +45,7 @@ class Target:
 class Beside:
     """Files that :func:`secateurs.save` puts into the folder before it is complete, so that its checksums cover them."""
 
-    plan: Plan | None = None
+    plan: Plan | GroupPlan | None = None
     recipe: Recipe | None = None
     source: Path | None = None
 
@@ -61,7 +61,7 @@ class Beside:
 
 def read_beside(folder: Path) -> tuple[Beside, Any]:
     """What another command wrote beside the weights in ``folder``, and its report; None for what is not there."""
-    plan = Plan.load(folder) if (folder / "plan.json").is_file() else None
+    plan = load_plan(folder) if (folder / "plan.json").is_file() else None
     recipe = Recipe.from_yaml(folder / RECIPE) if (folder / RECIPE).is_file() else None
     report = json.loads((folder / REPORT).read_text(encoding="utf-8")) if (folder / REPORT).is_file() else None
     return Beside(plan, recipe, folder), report

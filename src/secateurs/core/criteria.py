@@ -31,11 +31,16 @@ Statistics = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Criterion:
-    """A scoring rule and the names of the statistics it needs."""
+    """A scoring rule and the names of the statistics it needs.
+
+    ``blocks``, where there is one, judges whole blocks of a layer's columns at once, ``(matrix [out, in], gram [in, in], int64
+    [size, per]) -> [size]``; of coupled groups then the consumers are judged, each by the columns that an index takes away.
+    """
 
     name: str
     needs: frozenset[str]
     score: Callable[[Tensor, Statistics], Tensor]
+    blocks: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
 
 
 def _zeros_lowest(weight: Tensor, scores: Tensor) -> Tensor:

@@ -31,6 +31,9 @@ class Method:
     A method that ``needs`` ``"calibration"`` is carried out block by block: :meth:`solve` prunes one layer after the other,
     each fed by what was pruned before it. ``measures`` names what it wants to know of a layer's inputs besides what its
     criterion needs, and with ``by_row`` single weights are ranked inside their output row, whichever allocation is used.
+
+    A method with ``structures`` removes these where the user names none. Of coupled groups it judges the ``members``: rows that
+    produce an index (``out``), columns that read it (``in``), a ``norm``'s entries, parameters used by themselves (``direct``).
     """
 
     name: ClassVar[str]
@@ -40,6 +43,8 @@ class Method:
     needs: ClassVar[tuple[str, ...]] = ()
     measures: ClassVar[tuple[str, ...]] = ()
     by_row: ClassVar[bool] = False
+    structures: ClassVar[tuple[str, ...]] = ()
+    members: ClassVar[tuple[str, ...]] = ("out", "in", "norm", "direct")
     paper: ClassVar[str]
     defaults: Mapping[str, Any] = {}
     options: ClassVar[Mapping[str, Option]] = {}
@@ -75,6 +80,14 @@ class Method:
         if not more:
             return keep_mask_grouped(scores, each, name)
         return torch.cat([keep_mask_grouped(scores[:more], each + 1, name), keep_mask_grouped(scores[more:], each, name)])
+
+    def reconstruction(self) -> Mapping[str, Any]:
+        """Settings of the reconstruction after structures have gone, where they are not the usual ones."""
+        return {}
+
+    def made_up(self) -> int:
+        """How many random inputs are made where the user gives no calibration data; by default none are."""
+        return 0
 
     def solve(self, layer: Layer) -> Solution:
         """Prune one layer of a block-by-block walk; by default the criterion's mask, and what stays is not changed."""

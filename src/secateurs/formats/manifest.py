@@ -13,6 +13,7 @@ import torch
 from secateurs.errors import BadInput, CorruptFile
 from secateurs.formats.encodings import ENCODINGS
 from secateurs.formats.state import DTYPES
+from secateurs.formats.structure import structure_problem
 from secateurs.version import __version__
 
 __all__ = ["INFO", "VERSION", "WEIGHTS", "check_files", "read_info", "to_json", "write_info"]
@@ -33,8 +34,8 @@ def to_json(value: Any, what: str) -> str:
 
 
 def write_info(folder: Path, model: Mapping[str, Any], tensors: Mapping[str, Any], ties: Mapping[str, str],
-               sizes: Mapping[str, int]) -> None:  # fmt: skip
-    """Write the manifest of ``folder``, which holds all its other files by now."""
+               sizes: Mapping[str, int], structure: Mapping[str, Any] | None = None) -> None:  # fmt: skip
+    """Write the manifest of ``folder``, which holds all its other files by now; ``structure`` only of a shrunk model."""
     written = sorted(folder.iterdir())
     info: dict[str, Any] = {
         "format": FORMAT,
@@ -46,6 +47,8 @@ def write_info(folder: Path, model: Mapping[str, Any], tensors: Mapping[str, Any
         "tensors": tensors,
         "files": {file.name: {"bytes": file.stat().st_size, "sha256": _digest(file)} for file in written},
     }
+    if structure is not None:
+        info["structure"] = structure
     info["sha256"] = _own_digest(info)
     (folder / INFO).write_text(to_json(info, "manifest"), encoding="utf-8")
 
@@ -53,7 +56,8 @@ def write_info(folder: Path, model: Mapping[str, Any], tensors: Mapping[str, Any
 def read_info(path: Path | str) -> dict[str, Any]:
     """The manifest of the saved folder ``path``, checked in itself: format, version, checksum and types.
 
-    Keys: ``model``, ``sizes``, ``ties``, ``tensors``, ``files``, ``written_by`` (see the description of the format).
+    Keys: ``model``, ``sizes``, ``ties``, ``tensors``, ``files``, ``written_by`` and, of a shrunk model, ``structure`` (see the
+    description of the format).
 
     Raises:
         BadInput: ``path`` is not a folder saved here.
@@ -125,7 +129,9 @@ def _problem(info: Mapping[str, Any]) -> str | None:
         if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
             return f"tensor {name!r} has no shape of non-negative integers"
     missing = [alias for alias, name in info["ties"].items() if name not in info["tensors"]]
-    return f"{missing[0]!r} is tied to a tensor that is not there" if missing else None
+    if missing:
+        return f"{missing[0]!r} is tied to a tensor that is not there"
+    return structure_problem(info["structure"]) if "structure" in info else None
 
 
 def _digest(file: Path) -> str:

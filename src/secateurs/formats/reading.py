@@ -16,6 +16,7 @@ from secateurs.formats import huggingface
 from secateurs.formats.encodings import ENCODINGS
 from secateurs.formats.manifest import WEIGHTS, check_files, read_info
 from secateurs.formats.state import DTYPES, dtype_name, ties
+from secateurs.formats.structure import rebuild
 
 __all__ = ["load", "read_info", "read_tensors"]
 
@@ -27,9 +28,10 @@ def load(
 
     Args:
         path: a folder that :func:`secateurs.save` wrote.
-        factory: builds the network, without arguments, as it was when saved (same names, shapes and dtypes). What a state
-            dict does not hold, non-persistent buffers for instance, is as the factory makes it. Needed for plain modules;
-            a Hugging Face model of transformers' own is rebuilt from its configuration.
+        factory: builds the network, without arguments, as it was when saved (same names, shapes and dtypes); of a model that
+            was shrunk, as it was before. What a state dict does not hold, non-persistent buffers for instance, is as the
+            factory makes it. Needed for plain modules; a Hugging Face model of transformers' own is rebuilt from its
+            configuration.
         device: where the loaded model goes.
 
     Raises:
@@ -40,17 +42,24 @@ def load(
     folder = Path(path).expanduser()
     info = read_info(folder)
     tensors = _read_checked(folder, info)
-    if factory is not None:
-        model = factory()
-    elif info["model"].get("kind") == "huggingface":
-        model = huggingface.build(folder, info["model"], {name: dtype_name(value.dtype) for name, value in tensors.items()})
+    build = factory or _own_factory(folder, info, tensors)
+    if "structure" in info:
+        model = rebuild(build, info["structure"], tensors)
     else:
-        kind = info["model"].get("class")
-        raise BadInput(
-            f"{str(path)!r} holds a plain module ({kind}): pass factory=, which builds the network without arguments"
-        )
-    _fill(model, tensors)
+        model = build()
+        _fill(model, tensors)
     return model.to(device).eval()
+
+
+def _own_factory(folder: Path, info: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Callable[[], nn.Module]:
+    """What builds a model of transformers' own from the folder's configuration."""
+    if info["model"].get("kind") == "huggingface":
+        dtypes = {name: dtype_name(value.dtype) for name, value in tensors.items()}
+        return lambda: huggingface.build(folder, info["model"], dtypes)
+    kind = info["model"].get("class")
+    raise BadInput(
+        f"{str(folder)!r} holds a plain module ({kind}): pass factory=, which builds the network without arguments"
+    )
 
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from secateurs.formats.encodings import Encoding, encode, minus_zeros, nonzero_b
 from secateurs.formats.folder import replacing
 from secateurs.formats.manifest import WEIGHTS, to_json, write_info
 from secateurs.formats.state import dtype_name, plain_state, ties
+from secateurs.formats.structure import loose_buffers, record_of
 
 __all__ = ["save"]
 
@@ -66,6 +67,7 @@ def save(
 
 
 def _write_sparse(model: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
+    state = {**state, **loose_buffers(model)}
     aliases = ties(state)
     entries: dict[str, dict[str, Any]] = {}
     stored: dict[str, Tensor] = {}
@@ -83,12 +85,15 @@ def _write_sparse(model: nn.Module, state: dict[str, Tensor], folder: Path) -> N
     if described["kind"] == "huggingface":
         huggingface.write_configs(model, folder)
     parameters = [name for name, _ in model.named_parameters() if name in entries]
-    write_info(folder, described, entries, aliases, _sizes(entries, stored, state, parameters))
+    write_info(folder, described, entries, aliases, _sizes(entries, stored, state, parameters), record_of(model))
 
 
 def _write_dense(model: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
     if not huggingface.is_pretrained(model):
         raise BadInput(f"a {type(model).__name__} is not a Hugging Face model: save it with format='secateurs'")
+    if record_of(model) is not None:
+        raise BadInput(f"the layers of this {type(model).__name__} have widths of their own, which no configuration says: "
+                       "save it with format='secateurs', and open it with secateurs.load")  # fmt: skip
     model.save_pretrained(folder)  # type: ignore[operator]
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from secateurs.errors import BadInput
 from secateurs.measure.mode import computing_with, device_of, evaluating, to_device
 
-__all__ = ["Latency", "compare_latency", "latency"]
+__all__ = ["Latency", "calling", "compare_latency", "latency"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def latency(model: nn.Module, example: Any, *, repeats: int = 30, warmup: int = 
     """
     device = device_of(model)
     example = to_device(example, device)
-    calls = {"model": _call(model, example)}
+    calls = {"model": calling(model, example)}
     with evaluating(model):
         return compare_latency(calls, repeats=repeats, warmup=warmup, threads=threads, device=device)["model"]
 
@@ -92,7 +92,8 @@ def compare_latency(
         return {name: Latency(tuple(times), torch.get_num_threads(), str(device)) for name, times in runs.items()}
 
 
-def _call(model: nn.Module, example: Any) -> Callable[[], Any]:
+def calling(model: nn.Module, example: Any) -> Callable[[], Any]:
+    """The call of ``model`` on one tensor, a tuple of inputs, or a mapping of named inputs."""
     if isinstance(example, Mapping):
         return lambda: model(**example)
     if isinstance(example, tuple):

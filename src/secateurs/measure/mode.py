@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from typing import Any
 
@@ -15,9 +15,13 @@ __all__ = ["computing_with", "device_of", "evaluating", "to_device"]
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients inside; afterwards every module's own training flag is what it was."""
+    """Evaluation mode and no gradients inside; afterwards every module's own training flag is what it was.
+
+    An exported program stays in the mode it was exported in: it has no other.
+    """
     flags = [(module, module.training) for module in model.modules()]
-    model.eval()
+    with suppress(NotImplementedError):
+        model.eval()
     try:
         with torch.no_grad():
             yield

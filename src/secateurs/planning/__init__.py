@@ -2,9 +2,12 @@
 
 from secateurs.planning.amounts import choose_weights, make_schedule, own_shares, target_sparsity
 from secateurs.planning.decide import Choices, Supply, count, decide
+from secateurs.planning.group_costs import Cost, Costs
+from secateurs.planning.group_scores import Scoring
+from secateurs.planning.groups import GroupEntry, GroupPlan, load_plan
 from secateurs.planning.plan import Entry, Plan, Undo
 
 __all__ = [
-    "Choices", "Entry", "Plan", "Supply", "Undo",
-    "choose_weights", "count", "decide", "make_schedule", "own_shares", "target_sparsity",
+    "Choices", "Cost", "Costs", "Entry", "GroupEntry", "GroupPlan", "Plan", "Scoring", "Supply", "Undo",
+    "choose_weights", "count", "decide", "load_plan", "make_schedule", "own_shares", "target_sparsity",
 ]  # fmt: skip

@@ -48,6 +48,9 @@ class Choices:
         Raises:
             BadInput: an unknown name, or choices that do not go together.
         """
+        if recipe.structures:
+            raise BadInput(f"structures={list(recipe.structures)} make tensors smaller, at once and from a traced model: "
+                           "sc.prune(model, ..., example=inputs) removes them")  # fmt: skip
         structure = parse_structure(recipe.structure or "element")
         criterion = method.criterion(recipe.criterion or "magnitude")
         name = recipe.allocation or "uniform"

@@ -23,6 +23,10 @@ __all__ = ["Entry", "Plan", "Undo"]
 VERSION = 1
 
 
+class OfGroups(BadInput):
+    """The plan is one of whole structures, which another class reads."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One target of a plan: ``removed`` of its ``size`` entries go. ``coupled`` are its other names (a tied weight)."""
@@ -137,6 +141,8 @@ class Plan:
             raise BadInput(f"{str(folder)!r} holds no plan.json")
         try:
             data = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+            if data.get("kind") == "groups":
+                raise OfGroups(f"the plan in {str(folder)!r} removes whole structures: secateurs.GroupPlan.load reads it")
             if data["version"] > VERSION:
                 raise CorruptFile(f"the plan in {str(folder)!r} has version {data['version']}; this library reads up to "
                                   f"{VERSION}: upgrade it")  # fmt: skip
@@ -144,7 +150,7 @@ class Plan:
             packed = _masks_file(folder / "plan.safetensors", data["masks_sha256"])
             masks = Masks({e.name: unpack_bits(packed[f"{e.name}.mask"], e.shape) for e in entries})
             recipe = dict(data["recipe"])
-        except (CorruptFile, MissingExtra):
+        except (BadInput, CorruptFile, MissingExtra):
             raise
         except Exception as error:
             raise CorruptFile(f"the plan in {str(folder)!r} is damaged: {type(error).__name__}: {error}") from error

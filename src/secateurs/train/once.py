@@ -6,13 +6,14 @@ import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+import torch
 from torch import nn
 
 from secateurs.errors import BadInput
 from secateurs.models import Left, unwrap
-from secateurs.planning import Choices, Plan, choose_weights, count, decide, own_shares, target_sparsity
+from secateurs.planning import Choices, GroupPlan, Plan, choose_weights, count, decide, own_shares, target_sparsity
 from secateurs.recipe import Recipe
 from secateurs.registry import find_method
 from secateurs.train.blockwise import BlockDone, Pruning, blockwise, goes_by_blocks, within_blocks
@@ -23,9 +24,11 @@ from secateurs.train.walk.state import digest
 
 __all__ = ["Pruned", "check_total", "prune", "settled"]
 
+Planned = TypeVar("Planned", Plan, GroupPlan, covariant=True)
+
 
 @dataclass(frozen=True)
-class Pruned:
+class Pruned(Generic[Planned]):
     """What :func:`prune` gives back.
 
     Attributes:
@@ -40,7 +43,7 @@ class Pruned:
     """
 
     model: nn.Module
-    plan: Plan
+    plan: Planned
     report: list[dict[str, object]]
     recipe: Recipe
     left: tuple[Left, ...] = ()
@@ -49,11 +52,13 @@ class Pruned:
 
 def prune(
     model: nn.Module,
-    method: str | Recipe = "magnitude",
+    method: str | Recipe | GroupPlan = "magnitude",
     *,
+    example: Any = None,
     calibration: Iterable[Any] | None = None,
     loss: Loss | None = None,
     inplace: bool = False,
+    optimizer: torch.optim.Optimizer | None = None,
     blocks: str | Sequence[str] = (),
     only_blocks: str | None = None,
     propagate: str = "pruned",
@@ -64,19 +69,27 @@ def prune(
     progress: Callable[[BlockDone], None] | None = None,
     distributed: bool = False,
     **settings: Any,
-) -> Pruned:
+) -> Pruned[Any]:
     """Prune ``model`` once by ``method``; the input is not changed unless ``inplace``.
 
     ``settings`` are the fields of :class:`secateurs.Recipe`. Frozen weights are pruned too.
+
+    With ``structures=["heads", "neurons"]``, or a structure in the place of the method (``"channels"``), tensors become
+    smaller: the model is traced on ``example``, cut, and verified to compute what the dense one does with the removed indices
+    set to zero; the result is a :class:`secateurs.PrunedGroups`. A :class:`secateurs.GroupPlan` in the place of the method is
+    carried out again.
 
     Methods that need calibration go through the model block by block (see :func:`secateurs.train.walk.walk`): what lies
     outside the blocks, as embeddings and the output layer do, is left alone, and the amount counts the weights inside.
 
     Args:
+        example: inputs to trace the model with, where structures are removed: a tensor, a tuple of arguments, or a mapping.
         calibration: batches: mappings (``model(**batch)``; padding is told by ``attention_mask``), tensors of token ids or of
             inputs, ``(inputs, labels)`` pairs. For criteria that need gradients, and for methods that need calibration.
         loss: ``loss(model, batch)``; by default cross-entropy on pairs, the model's own ``.loss`` on mappings, and text
             predicts itself (:func:`secateurs.train.losses.default_loss`).
+        optimizer: of ``model``; where structures are removed its state is cut like the parameters, and it goes on with the
+            result's.
         blocks: names of the lists of blocks, or of blocks, where they are not found.
         only_blocks: a range of blocks, ``"4:20"`` for numbers 4 to 19; the others are run through and stay dense.
         propagate: ``"pruned"`` feeds a block by its pruned predecessors, ``"dense"`` by the dense ones.
@@ -97,6 +110,19 @@ def prune(
         NotFinite: a weight, a score or an activation is NaN or infinite.
         NotPositiveDefinite: the Hessian of a layer has no factor (SparseGPT); the message says what to try.
     """
+    if isinstance(model, (str, Path)):
+        raise BadInput(f"{str(model)!r} is a path, and this prunes a module: open it first, or give an ONNX file to "
+                       "secateurs.prune_onnx")  # fmt: skip
+    walking = {"blocks": blocks, "only_blocks": only_blocks, "state": state, "budget": budget, "scratch": scratch,
+               "progress": progress, "compute": compute, "distributed": distributed,
+               "propagate": None if propagate == "pruned" else propagate}  # fmt: skip
+    if isinstance(method, GroupPlan) or Recipe.of(method, settings).structures:
+        return _structures(model, method, settings, walking, example=example, calibration=calibration, loss=loss,
+                           inplace=inplace, optimizer=optimizer)  # fmt: skip
+    if optimizer is not None:
+        raise BadInput("optimizer= is cut with tensors that become smaller; masks leave every tensor as it is, so leave it out")
+    if example is not None:
+        raise BadInput(f"example= is for structures, of which {method!r} names none: add one, as in structures=['channels']")
     recipe, choices = settled(method, settings)
     walks = goes_by_blocks(choices)
     if walks and calibration is None:
@@ -106,11 +132,11 @@ def prune(
         raise BadInput("blocks=, only_blocks=, compute= and state= are for methods that go block by block, which "
                        f"{recipe.method!r} does not; include= and exclude= choose what is pruned")  # fmt: skip
     if walks:
-        walking = {"blocks": blocks, "propagate": propagate, "budget": budget, "scratch": scratch, "compute": compute}
+        walk = {"blocks": blocks, "propagate": propagate, "budget": budget, "scratch": scratch, "compute": compute}
         target = model if inplace else copy.deepcopy(model)
         with Ranks.of(distributed) as ranks:
             return _block_by_block(target, recipe, choices, calibration, loss or default_loss, only_blocks, state, progress,
-                                   walking, ranks)  # fmt: skip
+                                   walk, ranks)  # fmt: skip
     inner = unwrap(model)
     chosen = choose_weights(inner, recipe, trained=False)
     sparsity, own = target_sparsity(recipe, choices, chosen), own_shares(recipe, chosen.weights)
@@ -122,6 +148,21 @@ def prune(
     target = model if inplace else copy.deepcopy(model)
     plan.replay(target, undoable=False)
     return Pruned(target, plan, plan.masks.report(), recipe, chosen.left)
+
+
+def _structures(model: nn.Module, method: str | Recipe | GroupPlan, settings: Mapping[str, Any], walking: Mapping[str, Any],
+                *, example: Any, inplace: bool, **data: Any) -> Pruned[GroupPlan]:  # fmt: skip
+    """Hand over to the structured path; what belongs to the other one is refused."""
+    from secateurs.train.structured import prune_groups, replay  # here: it builds on this file
+
+    odd = next((name for name, value in walking.items() if value), None)
+    if odd:
+        raise BadInput(f"{odd}= is for methods that go block by block, not for removing structures")
+    if isinstance(method, GroupPlan):
+        if settings:
+            raise BadInput(f"a plan says everything: leave out {', '.join(settings)}")
+        return replay(model, method, example=example, inplace=inplace, optimizer=data["optimizer"])
+    return prune_groups(model, Recipe.of(method, settings), example=example, inplace=inplace, **data)
 
 
 def settled(method: str | Recipe, settings: Mapping[str, Any]) -> tuple[Recipe, Choices]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import math
+from collections.abc import Callable, Hashable
 
 import torch
 from torch import Tensor, nn
@@ -36,17 +37,17 @@ def reading(module: nn.Module) -> Hashable:
     return "rows"
 
 
-def columns(weight: Weight, module: nn.Module, x: Tensor) -> list[Tensor]:
+def columns(weight: Weight, module: nn.Module, x: Tensor, draw: Callable[[int], Tensor] | None = None) -> list[Tensor]:
     """The input ``x`` of ``module``, ``[..., columns]`` per part of ``weight``.
 
     A linear layer has one part and its input is left as it is; a convolution's is unfolded into patches, ``[N, places,
-    columns]`` per group.
+    columns]`` per group: all of them, or those that ``draw`` says of so many.
 
     Raises:
         BadInput: the input has not the width of the weight.
     """
     if isinstance(module, _Conv):
-        return _patches(module, x)
+        return _patches(module, x, draw)
     width = weight.shape[weight.layout.in_dim]
     if x.dim() == 0 or x.shape[-1] != width:
         raise BadInput(f"{weight.name!r} of shape {weight.shape} gets an input of shape {tuple(x.shape)}: its last dimension "
@@ -54,7 +55,7 @@ def columns(weight: Weight, module: nn.Module, x: Tensor) -> list[Tensor]:
     return [x]
 
 
-def _patches(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, x: Tensor) -> list[Tensor]:
+def _patches(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, x: Tensor, draw: Callable[[int], Tensor] | None) -> list[Tensor]:
     dims = len(module.kernel_size)
     if x.dim() == dims + 1:
         x = x.unsqueeze(0)
@@ -66,8 +67,12 @@ def _patches(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, x: Tensor) -> list[Tenso
     # [N, channels, places..., taps...] -> per group [N, places, channels x taps]
     places = list(range(2, 2 + dims))
     taps = list(range(2 + dims, 2 + 2 * dims))
-    groups = x.chunk(module.groups, dim=1)
-    return [torch.permute(g, [0, *places, 1, *taps]).reshape(x.shape[0], -1, g.shape[1] * _product(module)) for g in groups]
+    groups = [torch.permute(g, [0, *places, 1, *taps]) for g in x.chunk(module.groups, dim=1)]
+    if draw is not None:  # before anything is copied: patches are many times the input
+        chosen = torch.unravel_index(draw(math.prod(groups[0].shape[1 : 1 + dims])).to(x.device), groups[0].shape[1 : 1 + dims])
+        at: tuple[slice | Tensor, ...] = (slice(None), *chosen)
+        groups = [g[at] for g in groups]
+    return [g.reshape(x.shape[0], -1, x.shape[1] // module.groups * _product(module)) for g in groups]
 
 
 def _product(module: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> int:

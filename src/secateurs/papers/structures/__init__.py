@@ -1,0 +1,1 @@
+"""Methods that remove whole structures: channels, heads, neurons and whatever is coupled to them."""
