@@ -1,0 +1,1 @@
+"""Which architectures can lose structure, and is what is left the same function: the list, ours, and a peer beside it."""
