@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 import secateurs as sc
+from secateurs.errors import BadInput
 from secateurs.files import write_whole
 
-__all__ = ["circumstances", "measured"]
+__all__ = ["circumstances", "measured", "measurements"]
 
 
 def circumstances() -> dict[str, Any]:
@@ -32,3 +33,15 @@ def measured(parts: Mapping[str, Callable[[], dict[str, Any]]], path: Path) -> N
         print(json.dumps(found[name], indent=1), flush=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, (json.dumps(found, indent=1) + "\n").encode())
+
+
+def measurements(path: Path, module: str) -> dict[str, Any]:
+    """What :func:`measured` wrote.
+
+    Raises:
+        BadInput: nothing is there; ``module`` makes it.
+    """
+    if not path.is_file():
+        raise BadInput(f"no results in {str(path)!r}: run python -m {module} first")
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.beside.run import RESULTS
-from secateurs.errors import BadInput
+from benchmarks.circumstances import measurements
 from secateurs.report import Table
 
 __all__ = ["section"]
@@ -29,9 +28,7 @@ def section(results: Path = RESULTS) -> str:
     Raises:
         BadInput: there are no results.
     """
-    if not results.is_file():
-        raise BadInput(f"no results in {str(results)!r}: run python -m benchmarks.beside.run first")
-    found = json.loads(results.read_text(encoding="utf-8"))
+    found = measurements(results, "benchmarks.beside.run")
     first = next(iter(found.values()))
     lines = tuple(line for part in found.values() for line in _lines(part))
     return INTRODUCTION.format(**first) + "\n" + Table(HEAD, (lines,), 3).markdown()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from pathlib import Path
 from typing import Any
 
+from benchmarks.circumstances import measurements
 from benchmarks.engine.run import RESULTS
-from secateurs.errors import BadInput
 
 __all__ = ["section"]
 
@@ -19,9 +18,7 @@ def section(results: Path = RESULTS) -> str:
     Raises:
         BadInput: there are no results.
     """
-    if not results.exists():
-        raise BadInput(f"no results in {str(results)!r}: run python -m benchmarks.engine.run first")
-    found = json.loads(results.read_text())
+    found = measurements(results, "benchmarks.engine.run")
     parts = ["## What the engine costs\n", _steps([v for k, v in found.items() if k.startswith("step ")]), *_lines(found)]
     return "\n".join(parts) + "\n"
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.circumstances import measurements
 from benchmarks.harness.run import RESULTS
-from secateurs.errors import BadInput
 
 __all__ = ["section"]
 
@@ -19,9 +18,7 @@ def section(results: Path = RESULTS) -> str:
     Raises:
         BadInput: there are no results.
     """
-    if not results.exists():
-        raise BadInput(f"no results in {str(results)!r}: run python -m benchmarks.harness.run first")
-    found = json.loads(results.read_text(encoding="utf-8"))
+    found = measurements(results, "benchmarks.harness.run")
     lines = [_overhead(part) for name, part in found.items() if name.startswith("overhead ")]
     lines += [say(found[name]) for name, say in (("jobs", _jobs), ("report", _report)) if name in found]
     return "\n".join(["## What the comparison harness costs\n", *lines]) + "\n"

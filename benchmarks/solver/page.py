@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.circumstances import measurements
 from benchmarks.solver.run import RESULTS
-from secateurs.errors import BadInput
 from secateurs.report import Table
 
 __all__ = ["RESULTS", "section"]
@@ -35,9 +34,7 @@ def section(results: Path = RESULTS) -> str:
     Raises:
         BadInput: there are no results.
     """
-    if not results.is_file():
-        raise BadInput(f"no results in {str(results)!r}: run python -m benchmarks.solver.run first")
-    found = json.loads(results.read_text(encoding="utf-8"))
+    found = measurements(results, "benchmarks.solver.run")
     difference = max(part["relative_difference"] for part in found.values())
     first = next(iter(found.values()))
     lines = tuple(line for part in found.values() for line in _lines(part))
