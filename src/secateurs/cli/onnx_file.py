@@ -9,7 +9,7 @@ from typing import Any
 
 from secateurs.cli.examples import example_of
 from secateurs.cli.opening import Source
-from secateurs.cli.planning import _data, _show
+from secateurs.cli.planning import _data, _show, check_free, tell_plan
 from secateurs.cli.proving import as_data
 from secateurs.cli.showing import bytes_text, dump, facts, stages
 from secateurs.errors import BadInput, near
@@ -55,20 +55,13 @@ def plan_file(path: Path, recipe: Recipe, inputs: Sequence[str], out: Path | Non
     Raises:
         BadInput: no structure is named, ``out`` is not an empty folder, or whatever else cannot work.
     """
-    if out is not None and out.exists() and (out.is_file() or any(out.iterdir())):
-        raise BadInput(f"--out {str(out)!r} exists: give another name")
+    check_free(out)
     with stages(2) as at:
         at.begin("reading")
         model = read_model(path)
         at.begin("planning")
         found = plan_onnx(model, recipe, inputs=_shapes(model, inputs))
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        found.save(out)
-    if as_json:
-        dump({"model": str(path), **_data(found)})
-    else:
-        _show(found, {"speed": _SPEED, **({} if out is None else {"written": str(out)})})
+    tell_plan(found, path, out, {"speed": _SPEED}, as_json)
 
 
 def export_file(source: Source, inputs: Sequence[str], out: Path, overwrite: bool, as_json: bool) -> bool:

@@ -22,7 +22,7 @@ from secateurs.report import Table
 from secateurs.train import prune
 from secateurs.train.structured import PrunedGroups, plan
 
-__all__ = ["plan_model", "prune_structures"]
+__all__ = ["check_free", "plan_model", "prune_structures", "tell_plan"]
 
 _SHOWN = 40  # groups in the table
 
@@ -33,20 +33,29 @@ def plan_model(source: Source, recipe: Recipe, inputs: Sequence[str], out: Path 
     Raises:
         BadInput: no structure is named, ``out`` is not an empty folder, or whatever else cannot work.
     """
-    if out is not None and out.exists() and (out.is_file() or any(out.iterdir())):
-        raise BadInput(f"--out {str(out)!r} exists: give another name")
+    check_free(out)
     with stages(2) as at:
         at.begin("opening")
         opened = source.open()
         at.begin("planning")
         found = plan(opened.model, recipe, example=example_of(opened.model, inputs))
+    tell_plan(found, source.path, out, {}, as_json)
+
+
+def check_free(out: Path | None) -> None:
+    """Raise :class:`BadInput` where something is at ``out`` already."""
+    if out is not None and out.exists() and (out.is_file() or any(out.iterdir())):
+        raise BadInput(f"--out {str(out)!r} exists: give another name")
+
+
+def tell_plan(found: GroupPlan, model: Path, out: Path | None, more: dict[str, str], as_json: bool) -> None:
+    """Write the plan where ``out`` is given, and print it, with ``more`` facts where a person reads."""
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         found.save(out)
     if as_json:
-        dump({"model": str(source.path), **_data(found)})
-        return
-    _show(found, {} if out is None else {"written": str(out)})
+        dump({"model": str(model), **_data(found)})
+    else:
+        _show(found, more | ({} if out is None else {"written": str(out)}))
 
 
 def prune_structures(source: Source, recipe: Recipe, inputs: Sequence[str], target: Target, text: Calibrated,

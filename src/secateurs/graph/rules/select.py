@@ -199,7 +199,7 @@ def index_put(call: Call) -> Dims:
 
 
 def index_select(call: Call) -> Dims:
-    """Rows by number."""
+    """Rows by number; also differences of neighbours, which leave another length."""
     dims = call.dims("self")
     at = call["dim"] % len(dims)
     return _replaced(dims, at, _frozen_part(call, dims[at], call.shape[at]))
@@ -249,13 +249,6 @@ def pad(call: Call) -> Dims:
     return dims
 
 
-def diff(call: Call) -> Dims:
-    """Differences of neighbours."""
-    dims = call.dims("self")
-    at = call["dim"] % len(dims)
-    return _replaced(dims, at, _frozen_part(call, dims[at], call.shape[at]))
-
-
 def same(call: Call) -> Dims:
     """``roll``, ``flip``: entries change places, so those dimensions are frozen."""
     dims = call.dims("self")
@@ -288,7 +281,7 @@ RULES = {
     "index_select": index_select,
     **dict.fromkeys(("gather", "take_along_dim"), gather),
     **dict.fromkeys(("scatter", "scatter_add", "scatter_reduce", "index_add", "index_copy", "index_fill"), scatter),
-    "diff": diff,
+    "diff": index_select,
     "slice_scatter": slice_scatter,
     **dict.fromkeys(("pad", "constant_pad_nd"), pad),
     **dict.fromkeys(("roll", "flip", "fliplr", "flipud"), same),
