@@ -101,6 +101,46 @@ def test_structures_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert type(names["loaded"]) is Residual and torch.equal(names["loaded"](IMAGES), names["done"].model(IMAGES))
 
 
+@pytest.mark.parametrize("page", ["woodfisher", "m-fac"])
+def test_fisher_pages(page: str) -> None:
+    model = make_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    batches = [(torch.randn(128, 8), torch.randint(4, (128,)))]
+    given = {"model": model, "optimizer": optimizer, "batches": batches, "train": train}
+    names = execute(f"docs/methods/{page}.md", given)
+    assert names["pruned"].plan.removed == 77 and names["pruner"].plan().removed == 86  # 80 and 90 % of 96
+    assert sum(int((p == 0).sum()) for p in names["model"].parameters() if p.dim() > 1) == 86
+
+
+def test_bip_page() -> None:
+    model = make_model()
+    given = {"model": model, "optimizer": torch.optim.SGD(model.parameters(), lr=0.01), "train": train,
+             "batches": [(torch.randn(16, 8), torch.randint(4, (16,)))]}  # fmt: skip
+    names = execute("docs/methods/bip.md", given)
+    assert sum(int((p == 0).sum()) for p in names["model"].parameters() if p.dim() > 1) == 86  # 90 % of 96
+    assert names["pruner"].step_count == 1000
+
+
+@pytest.mark.parametrize("page", ["lottery", "lottery-rewind", "sap", "ap"])
+def test_pages_of_methods_in_rounds(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model, steps = make_model(), 120
+
+    def to_the_end(model: nn.Module, optimizer: torch.optim.Optimizer, first: int) -> None:
+        train(model, optimizer, steps - first)
+
+    given = {"model": model, "train": to_the_end, "n": steps, "optimizer": torch.optim.SGD(model.parameters(), 0.01),
+             "new_optimizer": lambda model: torch.optim.SGD(model.parameters(), 0.01), "validation_loss": lambda model: 1.0,
+             "batches": [torch.randn(4, 8)], "dense": make_model(), "alone": make_model(), "another_order": make_model(),
+             "masks": {"encoder.weight": torch.ones(8, 8) > 0}, "error": lambda model: 0.0}  # fmt: skip
+    names = execute(f"docs/methods/{page}.md", given)
+    if page == "sap":  # its neurons of eight weights soon have none to lose
+        assert names["rounds"].report()[0]["pq_index"] > 0
+    else:  # 58 of 64 and 29 of 32; 80 and 90 % of all 96
+        assert names["rounds"].plan().removed == {"lottery": 87, "lottery-rewind": 77, "ap": 86}[page]
+        assert len(names["rounds"].report()) == (9 if page == "lottery-rewind" else 11)
+
+
 def test_callbacks_of_the_guide_are_there() -> None:
     pytest.importorskip("transformers")
     pytest.importorskip("lightning")

@@ -19,7 +19,8 @@ def section(results: Path = RESULTS) -> str:
         BadInput: there are no results.
     """
     found = measurements(results, "benchmarks.engine.run")
-    parts = ["## What the engine costs\n", _steps([v for k, v in found.items() if k.startswith("step ")]), *_lines(found)]
+    parts = ["## What the engine costs\n", _steps([v for k, v in found.items() if k.startswith("step ")]),
+             _updates([v for k, v in found.items() if k.startswith("updates ")]), *_lines(found)]  # fmt: skip
     return "\n".join(parts) + "\n"
 
 
@@ -35,6 +36,23 @@ def _steps(measured: list[dict[str, Any]]) -> str:
         for name, r in m["loops"].items():
             ratios = f"{r['ratio_of_means']:.3f} | {r['ratio_of_medians']:.3f} | {r['ratio_low']:.3f} to {r['ratio_high']:.3f}"
             rows.append(f"| {m['task']}, batch {m['batch']} | {name} | {1000 * r['mean_s']:.1f} ms | {ratios} |")
+    return "\n".join([head, *rows, ""])
+
+
+def _updates(measured: list[dict[str, Any]]) -> str:
+    if not measured:
+        return ""
+    first = measured[0]
+    head = (f"An update of masks, and where the method does that an exchange of weights for dead ones, as a share of the time "
+            f"of {first['every']} steps of training: medians of processor time over {first['updates']} updates, "
+            f"{first['spacing']} steps apart, beside the same loop without pruning ({first['threads']} threads, torch "
+            f"{first['torch']}). The spread is the quartiles.\n")  # fmt: skip
+    rows = ["| task | weights | method | step | update | share of training | quartiles |", "|---|---|---|---|---|---|---|"]
+    for m in measured:
+        for name, r in m["methods"].items():
+            shares = f"{100 * r['share']:.2f} % | {100 * r['share_low']:.2f} to {100 * r['share_high']:.2f} %"
+            rows.append(f"| {m['task']}, batch {m['batch']} | {m['weights']:,} | {name} | {1000 * m['step_s']:.0f} ms | "
+                        f"{1000 * r['update_s']:.1f} ms | {shares} |")  # fmt: skip
     return "\n".join([head, *rows, ""])
 
 

@@ -13,6 +13,7 @@ import torch
 from benchmarks.circumstances import measured
 from benchmarks.engine.size import import_time, ranking, state
 from benchmarks.engine.step import TASKS, measure
+from benchmarks.engine.updates import updates
 
 RESULTS = Path(__file__).parents[1] / "results" / "engine.json"
 
@@ -23,6 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(said.threads)
     parts: dict[str, Callable[[], dict[str, Any]]] = {"state": state, "import": import_time, "ranking": ranking}
     parts |= {f"step {task}": functools.partial(measure, task, said.steps) for task in TASKS}
+    parts |= {f"updates {task}": functools.partial(updates, task) for task in TASKS}
     measured({name: parts[name] for name in said.only or parts}, said.out)
     return 0
 

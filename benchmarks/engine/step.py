@@ -20,7 +20,7 @@ import secateurs as sc
 from benchmarks.nets.resnet import ResNet
 from benchmarks.nets.wordlm import WordLM
 
-__all__ = ["TASKS", "measure"]
+__all__ = ["TASKS", "loop", "measure"]
 
 EVERY = 100
 Step = Callable[[], None]
@@ -47,7 +47,7 @@ TASKS = {"resnet-56": (_resnet, 32), "lstm-200": (functools.partial(_lstm, 200, 
 def measure(task: str, steps: int = 300, warm: int = 10, sparsity: float = 0.9) -> dict[str, Any]:
     """Seconds per step of every loop over ``steps`` steps, mask updates included, and their ratios to the plain loop."""
     build, batch = TASKS[task]
-    loops = {name: _loop(build, batch, wrap, steps + warm, sparsity) for name, wrap in WRAPS.items()}
+    loops = {name: loop(build, batch, wrap, steps + warm, sparsity) for name, wrap in WRAPS.items()}
     times: dict[str, list[float]] = {name: [] for name in loops}
     for i in range(steps + warm):
         for name in list(loops) if i % 2 else list(reversed(loops)):
@@ -70,7 +70,8 @@ def _row(seconds: list[float], plain: list[float]) -> dict[str, float]:
             "ratio_of_medians": median / statistics.median(plain), "ratio_low": low, "ratio_high": high}  # fmt: skip
 
 
-def _loop(build: Build, batch: int, wrap: Wrap, total: int, sparsity: float) -> Step:
+def loop(build: Build, batch: int, wrap: Wrap, total: int, sparsity: float) -> Step:
+    """One step of training from seed 0 at a call; ``wrap`` adds what prunes, for ``total`` steps."""
     torch.manual_seed(0)
     model, loss = build(batch)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)

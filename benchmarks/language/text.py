@@ -13,7 +13,7 @@ from benchmarks.language.grid import DOMAINS, MIXED
 from benchmarks.tasks.reading import columns, root
 from secateurs.statistics.text import Encoder, consecutive_windows, random_windows
 
-__all__ = ["LENGTH", "SAMPLES", "calibration", "dense", "validation"]
+__all__ = ["LENGTH", "SAMPLES", "calibration", "dense", "training_windows", "validation"]
 
 LENGTH, SAMPLES = 256, 128
 _AT_ONCE = 8  # windows
@@ -34,7 +34,12 @@ def calibration(text: str, seed: int) -> list[dict[str, Tensor]]:
     """Batches of ``SAMPLES`` random windows of the training text of a domain; of ``mixed``, a quarter of them of each."""
     domains = DOMAINS if text == MIXED else (text,)
     each = SAMPLES // len(domains)
-    return _batches(torch.cat([random_windows(_texts(domain, "train"), _encoder(), each, LENGTH, seed) for domain in domains]))
+    return _batches(torch.cat([training_windows(domain, each, LENGTH, seed) for domain in domains]))
+
+
+def training_windows(domain: str, count: int, length: int, seed: int) -> Tensor:
+    """``[count, length]`` token ids from random places of a domain's training text."""
+    return random_windows(_texts(domain, "train"), _encoder(), count, length, seed)
 
 
 def validation(domain: str, most: int | None) -> list[dict[str, Tensor]]:

@@ -21,6 +21,8 @@ def lenet5_mini(filters: int = 10) -> LeNet5Mini:
     return LeNet5Mini(filters)
 
 
-def data() -> dict[str, Pictures]:
-    """The splits; validation are the last 5,000 training images."""
-    return pictures("mnist", HELD_OUT, MEAN, STD)
+def data(examples: int | None = None, held_out: int = HELD_OUT) -> dict[str, Pictures]:
+    """The splits, with the first ``examples`` training images (all if None); validation are the last ``held_out`` of them."""
+    splits = pictures("mnist", held_out, MEAN, STD)
+    train = splits["train"]
+    return {**splits, "train": Pictures(train.pixels[:examples], train.labels[:examples], MEAN, STD)}

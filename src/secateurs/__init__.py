@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from secateurs.train import Pruned, Pruner, prune
     from secateurs.train.advice import Advice, advise
     from secateurs.train.onnx_file import PrunedOnnx, plan_onnx, prune_onnx
+    from secateurs.train.retraining import Retraining
+    from secateurs.train.rounds import Rounds
+    from secateurs.train.snapshots import Snapshot, Snapshots
     from secateurs.train.structured import PrunedGroups, plan
 
 _WHERE = {
@@ -33,6 +36,10 @@ _WHERE = {
     "PrunedOnnx": "secateurs.train.onnx_file",
     "Pruner": "secateurs.train",
     "Recipe": "secateurs.recipe",
+    "Retraining": "secateurs.train.retraining",
+    "Rounds": "secateurs.train.rounds",
+    "Snapshot": "secateurs.train.snapshots",
+    "Snapshots": "secateurs.train.snapshots",
     "Verification": "secateurs.apply",
     "advise": "secateurs.train.advice",
     "compare": "secateurs.comparing",
@@ -50,7 +57,8 @@ _WHERE = {
 }
 
 __all__ = [
-    "Advice", "GroupPlan", "Plan", "Pruned", "PrunedGroups", "PrunedOnnx", "Pruner", "Recipe", "Verification", "__version__",
+    "Advice", "GroupPlan", "Plan", "Pruned", "PrunedGroups", "PrunedOnnx", "Pruner", "Recipe", "Retraining", "Rounds",
+    "Snapshot", "Snapshots", "Verification", "__version__",
     "advise", "compare", "declare", "export_onnx", "load", "methods", "plan", "plan_onnx", "prune", "prune_onnx", "save",
     "survey", "verify",
 ]  # fmt: skip

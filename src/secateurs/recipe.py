@@ -60,8 +60,8 @@ class Recipe:
     allocation: str | None = None
     allocation_options: dict[str, Any] = field(default_factory=dict)
     schedule: str | None = None
-    begin: int | float | None = None
-    end: int | float | None = None
+    begin: int | float | str | None = None
+    end: int | float | str | None = None
     every: int | None = None
     total_steps: int | None = None
     initial_sparsity: float = 0.0

@@ -39,6 +39,18 @@ def test_inspect_counts_zeros_now(here: Path, as_json) -> None:
     assert [row["zeros"] for row in rows if row["prunable"]] == [60, 30]
 
 
+def test_inspect_tells_how_unequal_the_weights_of_a_layer_are(here: Path, as_json, command) -> None:
+    weights = load_file("net.safetensors")
+    weights["0.weight"] = torch.zeros(20, 6)
+    weights["0.weight"][0, :3] = torch.tensor([1.0, -4.0, 9.0])  # of those that are not zero: 1 - (1 + 2 + 3)^2 / (3 * 14)
+    weights["2.weight"].fill_(-0.5)
+    save_file(weights, "odd.safetensors")
+    rows = as_json("inspect", "odd.safetensors", "--factory", "toy:build")["layers"]
+    found = {row["name"]: row["pq_index"] for row in rows}
+    assert found["0.weight"] == pytest.approx(1 / 7) and found["2.weight"] == pytest.approx(0) and found["0.bias"] is None
+    assert "PQ index" in command("inspect", *NET).output
+
+
 def test_inspect_of_a_model_without_anything_to_prune(here: Path, command) -> None:
     Path("norms.py").write_text("from torch import nn\ndef build():\n    return nn.LayerNorm(4)\n")
     save_file({"weight": torch.ones(4), "bias": torch.zeros(4)}, "norm.safetensors")

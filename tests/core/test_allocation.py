@@ -377,7 +377,11 @@ def test_a_promised_total_is_met_by_rounding_the_layers_together(sizes, percent)
 
 @pytest.mark.parametrize("name", ALLOCATIONS)
 def test_every_name_gives_exact_counts(name):
-    layers = [replace(ranked(torch.rand(s), str(i)), slope=lambda i=i: 1.0 + i) for i, s in enumerate(EXAMPLE)]
+    scores = [torch.rand(math.prod(s)) for s in EXAMPLE]
+    layers = [
+        replace(ranked(torch.rand(s), str(i)), slope=lambda i=i: 1.0 + i, judged=lambda name, i=i: scores[i])
+        for i, s in enumerate(EXAMPLE)
+    ]
     counts = find_allocation(name)(layers, 0.75)
     assert sum(counts) == 18084 == removed_count(24112, 0.75)
     assert all(0 <= k <= layer.units for k, layer in zip(counts, layers, strict=True))

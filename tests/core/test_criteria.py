@@ -2,6 +2,7 @@
 
 import functools
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -50,6 +51,31 @@ def test_taylor_is_the_connection_sensitivity_of_snip():
     assert score("taylor", w, gradient=gradient).tolist() == [4.0, 6.0]
 
 
+def test_grasp_keeps_what_the_gradient_flow_needs():
+    """Taking away a weight changes the squared norm of the gradient by about -2 w (H g): a quadratic loss has no third order.
+
+    L = w'Aw / 2 - b'w with A = diag(4, 1, 2), b = (1, 5, -2), w = (1, 2, -1): g = Aw - b = (3, -3, 0), Hg = (12, -3, 0).
+    """
+    a, b, w = (torch.tensor(v, dtype=torch.float64) for v in ([4.0, 1, 2], [1.0, 5, -2], [1.0, 2, -1]))
+    a = torch.diag(a)
+    g = a @ w - b
+    scores = score("grasp", w, **{"hessian-gradient": a @ g})
+    assert scores.tolist() == [12.0, -6.0, 0.0]
+    step = 1e-6  # of the way to zero, where the first order is all
+    for i in range(3):
+        less = w.clone()
+        less[i] *= 1 - step
+        change = (a @ less - b).square().sum() - g.square().sum()
+        assert float(change) / step == pytest.approx(-2 * scores[i].item(), abs=1e-3)
+    assert keep_mask(scores, 1).tolist() == [True, False, True]
+
+
+def test_grasp_takes_zero_weights_before_those_it_would_rather_be_without():
+    scores = score("grasp", **{"hessian-gradient": G, "fisher": SimpleNamespace(diagonal=lambda estimate: G.abs() + 1)})
+    assert [scores[i].item() for i in (0, 1, 3, 5)] == pytest.approx([-0.3, -2.0, 0.0, 1.0])
+    assert keep_mask(scores, 2).int().tolist() == [1, 1, 0, 1, 0, 1]
+
+
 def test_taylor_takes_zero_weights_before_those_without_a_gradient():
     assert score("taylor", gradient=G).tolist() == pytest.approx([0.3, 2.0, -1.0, 0.0, -1.0, 1.0])
 
@@ -68,7 +94,8 @@ def test_a_gradient_that_is_no_number_stays_one_at_a_zero_weight():
 
 def test_every_criterion_needs_what_it_reads():
     for criterion in CRITERIA.values():
-        statistics = {"gradient": G, "noise": G.abs() / 10, "norms": G.abs(), "gradient-magnitude": G.abs()}
+        statistics = {"gradient": G, "noise": G.abs() / 10, "norms": G.abs(), "gradient-magnitude": G.abs()} | {
+                      "hessian-gradient": G, "fisher": SimpleNamespace(diagonal=lambda estimate: G.abs() + 1)}
         asked = {name: statistics[name] for name in criterion.needs}
         assert criterion.score(W, asked).shape == W.shape
         for name in criterion.needs:

@@ -58,6 +58,40 @@ def test_curves_by_eye(curve, values):
     assert schedule.sparsity(9) == 0.0
 
 
+def test_geometric_removes_the_same_share_at_every_update():
+    """Three updates to 7/8: half of what is left at each of them, the first at begin."""
+    schedule = Schedule(0.875, begin=100, end=300, every=100, curve="geometric")
+    found = [schedule.sparsity(t) for t in (99, 100, 199, 200, 299, 300, 500)]
+    assert found == pytest.approx([0, 0.5, 0.5, 0.75, 0.75, 0.875, 0.875])
+    uneven = Schedule(0.875, begin=100, end=250, every=100, curve="geometric")  # updates at 100, 200, 250
+    assert [uneven.sparsity(t) for t in uneven.updates()] == pytest.approx([0.5, 0.75, 0.875])
+
+
+def test_the_published_geometric_ramp():
+    """Half the weights in (47,200 - 12,500) / 100 + 1 = 348 updates: each takes 0.199 % of what is left."""
+    schedule = Schedule(0.5, begin=12_500, end=47_200, every=100, curve="geometric")
+    densities = [1.0] + [1 - schedule.sparsity(t) for t in schedule.updates()]
+    assert len(densities) == 349
+    shares = [1 - after / before for before, after in pairwise(densities)]
+    assert min(shares) == pytest.approx(max(shares)) == pytest.approx(0.00199, abs=5e-6)
+
+
+@given(st.floats(0.01, 0.99), st.integers(0, 50), st.integers(1, 400), st.integers(1, 60))
+def test_geometric_is_the_powers_of_one_share(final, begin, span, every):
+    schedule = Schedule(final, begin, begin + span, every, "geometric")
+    updates = list(schedule.updates())
+    r = 1 - (1 - final) ** (1 / len(updates))
+    assert [1 - schedule.sparsity(t) for t in updates] == pytest.approx([(1 - r) ** (j + 1) for j in range(len(updates))])
+
+
+@pytest.mark.parametrize(("final", "mean"), [(0.2, 0.896), (0.4, 0.783), (0.6, 0.655), (0.8, 0.497)])
+def test_the_mean_density_over_a_geometric_ramp(final, mean):
+    """``s / -ln(1 - s)``, up to one update's share."""
+    schedule = Schedule(final, begin=0, end=10_000, every=10, curve="geometric")
+    assert final / -math.log(1 - final) == pytest.approx(mean, abs=5e-4)
+    assert schedule.average_density(10_000) == pytest.approx(mean, abs=1e-3)
+
+
 def test_cycles_start_again_from_the_initial_sparsity():
     schedule = Schedule(0.8, begin=0, end=40, every=5, curve="cyclic", initial=0.1, cycles=2)
     assert [round(schedule.sparsity(t), 4) for t in (0, 10, 15, 20, 30, 39, 40)] == [
@@ -85,7 +119,7 @@ def test_begin_and_end_are_met_exactly(schedule, later):
     before = schedule.sparsity(schedule.begin - 1) if schedule.begin else schedule.initial
     assert before == schedule.initial
     assert schedule.sparsity(schedule.end) == schedule.sparsity(schedule.end + later) == schedule.final
-    if schedule.begin < schedule.end and schedule.curve not in ("one-shot", "constant"):
+    if schedule.begin < schedule.end and schedule.curve not in ("one-shot", "constant", "geometric"):
         assert schedule.sparsity(schedule.begin) == schedule.initial
 
 

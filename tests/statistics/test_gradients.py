@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from secateurs.errors import BadInput
-from secateurs.statistics import mean_gradients
+from secateurs.statistics import hessian_gradients, mean_gradients
 
 
 def squared_error(model, batch):
@@ -74,3 +74,53 @@ def test_no_batch_and_no_dependence_are_refused():
         mean_gradients(model, weights, [], squared_error)
     with pytest.raises(BadInput, match=r"the loss does not depend on 'idle\.weight'"):
         mean_gradients(model, weights, [torch.ones(1, 2)], lambda m, x: m["used"](x).sum())
+
+
+# -- the Hessian times the gradient
+
+
+def hessian_times_gradient(model, weights, batches, loss):
+    """From the whole Hessian of the mean loss."""
+    shapes, flat = [w.shape for w in weights.values()], torch.cat([w.detach().flatten() for w in weights.values()])
+
+    def mean(values):
+        parts = values.split([s.numel() for s in shapes])
+        named = {name: part.view(s) for name, part, s in zip(weights, parts, shapes, strict=True)}
+        with torch.nn.utils.stateless._reparametrize_module(model, named):
+            return sum(loss(model, batch) for batch in batches) / len(batches)
+
+    g = torch.autograd.functional.jacobian(mean, flat)
+    return torch.autograd.functional.hessian(mean, flat) @ g
+
+
+def test_the_hessian_times_the_gradient_is_that_of_the_whole_hessian():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    weights = {"0.weight": model[0].weight, "2.weight": model[2].weight}
+    batches = [(torch.randn(5, 3).double(), torch.randn(5, 2).double()) for _ in range(3)]
+    found = hessian_gradients(model, weights, batches, squared_error)
+    expected = hessian_times_gradient(model, weights, batches, squared_error)
+    assert torch.allclose(torch.cat([found[name].flatten() for name in weights]), expected, rtol=1e-10)
+
+
+def test_the_hessian_times_the_gradient_by_eye():
+    """L = (w x - y)^2 with x = 2, y = 0, w = 3: g = 2 w x^2 = 24 and H = 2 x^2 = 8. A linear loss has no curvature."""
+    model = nn.Linear(1, 1, bias=False).double()
+    model.weight.data.fill_(3.0)
+    batch = (torch.tensor([[2.0]]).double(), torch.zeros(1, 1).double())
+    assert hessian_gradients(model, {"weight": model.weight}, [batch], squared_error)["weight"].item() == 192.0
+    flat = hessian_gradients(model, {"weight": model.weight}, [batch], lambda m, b: m(b[0]).sum())
+    assert flat["weight"].item() == 0.0
+
+
+def test_nothing_of_the_model_changes_by_its_hessian():
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Dropout(0.5), nn.Linear(3, 1)).train()
+    model[0].weight.requires_grad_(False)
+    before = copy.deepcopy(model.state_dict())
+    weights, batch = {"0.weight": model[0].weight}, (torch.randn(4, 3), torch.ones(4, 1))
+    first, again = (hessian_gradients(model, weights, [batch], squared_error, seed=1)["0.weight"] for _ in range(2))
+    assert torch.equal(first, again) and not first.requires_grad
+    assert all(torch.equal(before[n], v) for n, v in model.state_dict().items())
+    assert not model[0].weight.requires_grad and model[0].weight.grad is None
+    with pytest.raises(BadInput, match="calibration gave no batch"):
+        hessian_gradients(model, weights, [], squared_error)

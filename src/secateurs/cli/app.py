@@ -296,3 +296,11 @@ def oracle(recipe: flags.Study, out: flags.Out = Path("oracle-out"), jobs: flags
 
     if not studying.oracle(recipe, out, jobs or 1, json):
         raise typer.Exit(FAILED)
+
+
+@study.command(cls=Command)
+def scaling(results: flags.Grown, out: flags.Out = Path("scaling-out"), json: flags.Json = False) -> None:
+    """Fit a scaling law to the dense runs of a table and predict its sparse runs, by their size averaged over training."""
+    from secateurs.cli import studying
+
+    studying.scaling(results, out, json)

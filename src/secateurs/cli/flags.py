@@ -27,7 +27,8 @@ _FORMAT_OF = f"{_FORMAT} If nothing is said the first, with --memory the second.
 _MEMORY = "Hold no more than this (2GB, 512MB) in memory: a Hugging Face folder, pruned in its files. Measured."
 _HOLD = "Hold no more than this (2GB, 512MB) in memory: a Hugging Face folder, read a block at a time. Measured."
 _EXEMPT = "A named rule: first-conv, depthwise, gmp, last-linear, embedding. Repeatable."
-_ALLOCATION = "uniform, per-row, global, global-floor, er, erk, lamp, owl, ecoflap, explicit (--override) or a .json file."
+_ALLOCATION = "uniform, uniform-plus, per-row, global, global-floor, er, erk, erk-plus, snip, grasp, lamp, owl, " \
+              "ecoflap, explicit (--override) or a .json file."  # fmt: skip
 _SOURCE = "Text to calibrate on: a .txt, .jsonl or .parquet file, or the name of a dataset."
 _CALIBRATION = "What the model reads: text (.txt, .jsonl), a folder of images or .wav files, any of them in a .parquet, " \
                "ready inputs (.safetensors, .npz), or the name of a dataset."  # fmt: skip
@@ -42,6 +43,7 @@ _RAY = "Instead, run on the Ray cluster at this address; local starts one here."
 _RESULTS_OUT = "The folder for results, weights and masks; results/NAME if nothing is said."
 _REPORT_OUT = "The folder to write; report/ beside the results if nothing is said."
 
+_GROWN = "A .csv or .jsonl file: parameters, tokens, loss; of sparse runs also average_density and density."
 _STRUCTURE = "element, 2:4 (2 kept of 4), block:4x4, rows; channels, heads, neurons, ... (commas between) make tensors smaller."
 _INPUT = "Shape of an input, as 1x3x32x32, 1x16:int64 or name=1x16:int64; for models of transformers not needed. Repeatable."
 _PLAN_OUT = "A folder for the plan; none is written if nothing is said."
@@ -112,6 +114,7 @@ Quick = Annotated[bool, typer.Option("--quick", help="A few steps: shows that it
 ComparisonFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A comparison as YAML.", show_default=False)]
 Results = Annotated[Path, typer.Argument(metavar="RESULTS", help="A results.jsonl, or the folder of one.", show_default=False)]
 Study = Annotated[Path, typer.Argument(metavar="RECIPE", help="A study as YAML.", show_default=False)]
+Grown = Annotated[Path, typer.Argument(metavar="RESULTS", help=_GROWN, show_default=False)]
 ResultsOut = Annotated[Path | None, typer.Option("--out", metavar="DIR", help=_RESULTS_OUT, show_default=False, **_where)]
 ReportOut = Annotated[Path | None, typer.Option("--out", metavar="DIR", help=_REPORT_OUT, show_default=False, **_where)]
 Jobs = Annotated[int | None, typer.Option(min=1, metavar="N", help=_JOBS, show_default=False)]

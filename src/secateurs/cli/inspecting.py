@@ -7,8 +7,9 @@ from typing import Any
 from secateurs.cli.opening import Opened, Source
 from secateurs.cli.showing import bytes_text, dump, facts, shape_text, share, show, stages
 from secateurs.cli.writing import stored_bytes
+from secateurs.core.pq_index import pq_index
 from secateurs.measure import sizes
-from secateurs.models import inspect_rows, select, survey
+from secateurs.models import Survey, inspect_rows, select, survey
 from secateurs.report import Table
 
 __all__ = ["inspect_model"]
@@ -23,12 +24,18 @@ def inspect_model(source: Source, chosen: dict[str, tuple[str, ...]], as_json: b
         found = survey(opened.model)
         if any(chosen.values()):
             found = select(found, **chosen)
-        rows, totals = inspect_rows(found), _totals(opened)
+        rows, totals = _with_index(inspect_rows(found), found), _totals(opened)
     if as_json:
         what = {"model": str(source.path), "kind": opened.kind, "class": type(opened.model).__name__}
         dump({**what, "layers": rows, "totals": totals})
         return
     _show(rows, totals, opened)
+
+
+def _with_index(rows: list[dict[str, Any]], found: Survey) -> list[dict[str, Any]]:
+    """Each prunable weight with the PQ index (p = 0.5, q = 1) of its entries that are not zero: near 0 where all are alike."""
+    weights = {weight.name: weight.parameter for weight in found.weights}
+    return [{**row, "pq_index": pq_index(weights[row["name"]], zeros=False) if row["prunable"] else None} for row in rows]
 
 
 def _totals(opened: Opened) -> dict[str, Any]:
@@ -41,8 +48,9 @@ def _show(rows: list[dict[str, Any]], totals: dict[str, Any], opened: Opened) ->
     weights = [row for row in rows if row["prunable"]]
     left = [row for row in rows if not row["prunable"]]
     if weights:
-        lines = tuple((r["name"], r["kind"], shape_text(r["shape"]), f"{r['size']:,}", share(r["sparsity"])) for r in weights)
-        show(Table(("would be pruned", "kind", "shape", "weights", "zero now"), (lines,), left=2))
+        lines = tuple((r["name"], r["kind"], shape_text(r["shape"]), f"{r['size']:,}", share(r["sparsity"]),
+                       f"{r['pq_index']:.3f}") for r in weights)  # fmt: skip
+        show(Table(("would be pruned", "kind", "shape", "weights", "zero now", "PQ index"), (lines,), left=2))
     if left:
         show(Table(("left alone because", "tensors", "entries", "such as"), (_by_reason(left),), left=4))
     size = sum(row["size"] for row in weights)

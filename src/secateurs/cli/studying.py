@@ -1,4 +1,4 @@
-"""``secateurs study oracle``: does the loss after pruning tell which filters to keep?"""
+"""``secateurs study``: does the loss after pruning tell which filters to keep? Does one law fit dense and sparse training?"""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from secateurs.comparing.store import RESULTS
 from secateurs.comparing.studies.oracle import study_oracle
 from secateurs.comparing.studies.outcome import OracleOutcome
 from secateurs.comparing.studies.page import sentences, write
+from secateurs.comparing.studies.scaling import ScalingOutcome, read_runs
+from secateurs.comparing.studies.scaling_page import write as write_scaling
 
-__all__ = ["oracle", "tell"]
+__all__ = ["oracle", "scaling", "tell"]
 
 
 def oracle(recipe: Path, out: Path, jobs: int, json: bool) -> bool:
@@ -40,6 +42,19 @@ def tell(outcome: OracleOutcome, folder: Path, json: bool, command: str = "study
         print(f"\nIn {folder}: index.html, scatter.png, scatter-dark.png, study.md, study.json")
     for warning in outcome.warnings:
         _say(warning, command)
+
+
+def scaling(results: Path, out: Path, json: bool) -> None:
+    """Fit the law to the dense runs of a table, judge it by the sparse ones, write the page into ``out`` and print it."""
+    outcome = ScalingOutcome(read_runs(results))
+    write_scaling(outcome, out, results.stem)
+    if json:
+        dump(outcome.to_dict())
+        return
+    show(outcome.law_table())
+    show(outcome.table())
+    print("\n".join(f"- {sentence}" for sentence in outcome.sentences()))
+    print(f"\nIn {out}: index.html, scaling.png, scaling-dark.png, study.md, study.json")
 
 
 def _say(text: str, command: str = "study oracle") -> None:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["MASKED", "PROTOCOLS", "SCHEMA", "Arm", "Comparison", "Dense", "Named", "Optimizer", "Point", "Run", "Task",
-           "hashed_name", "plain"]  # fmt: skip
+__all__ = ["MASKED", "PROTOCOLS", "PRUNING", "SCHEMA", "Arm", "Comparison", "Dense", "Named", "Optimizer", "Point", "Retrain",
+           "Run", "Task", "hashed_name", "plain"]  # fmt: skip
 
 SCHEMA = 1  # of a results row; raised whenever the code changes what a run measures, so that old rows are not taken for new
 
@@ -23,13 +23,17 @@ PROTOCOLS = {
     "small-dense": "train, for the whole budget, the narrowest dense model with at least the bytes of the pruned one",
     "prune": "prune the dense model by a method and train on with the masks, or prune it while it trains",
     "iterative": "prune by a method in rounds, training in between, with the same steps in all",
+    "tickets": "train from random weights, prune and set the survivors back, in rounds that each have the whole budget",
     "scratch-e": "train the pruned shape from new random weights for the whole budget of steps (Scratch-E)",
     "scratch-b": "the same for as much compute as the dense model had, so for more steps (Scratch-B)",
     "reinitialised": "the masks of another arm over new weights drawn by the model's own initialisation",
     "reshuffled": "the counts of another arm, their places shuffled inside each layer, over the initial weights",
     "rewound": "the masks of another arm over the initial weights of the same seed",
 }
+PRUNING = ("prune", "iterative", "tickets")  # protocols that prune by a method
 MASKED = ("scratch-e", "scratch-b", "reinitialised", "reshuffled", "rewound")  # protocols that take another arm's masks
+
+ADDED = ("retrain", "rewind", "strategy")  # fields of an arm that came after the first runs were named
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Optimizer:
     nesterov: bool = False
     weight_decay: float = 0.0
     rate: str = "constant"
-    """Of the learning rate: ``constant``, ``cosine`` to zero, or ``drops`` by ``factor`` at every milestone."""
+    """Of the learning rate: ``constant``, ``cosine`` or ``linear`` to zero, or ``drops`` by ``factor`` at every milestone."""
     warmup: float = 0.0
     milestones: tuple[float, ...] = (0.5, 0.75)
     factor: float = 0.1
@@ -116,8 +120,23 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Retrain:
+    """What trains after pruning in one shot, where not everything does: see :class:`secateurs.Retraining`."""
+
+    parts: tuple[str, ...] = ()
+    adapter: str | None = None
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    steps: int | None = None
+    """The task's own if None; 0 for no training at all."""
+    optimizer: Optimizer | None = None
+    """The task's own if None."""
+
+
+@dataclass(frozen=True)
 class Arm:
-    """One thing compared: a protocol, and for ``prune`` and ``iterative`` the fields of a recipe."""
+    """One thing compared: a protocol, and for those that prune by a method the fields of a recipe."""
 
     name: str
     protocol: str = "prune"
@@ -128,7 +147,18 @@ class Arm:
     cap: float = 2.0
     """``scratch-b``: at most this many times the whole budget."""
     rounds: int = 1
-    """``iterative``: how many times is pruned."""
+    """``iterative``, ``tickets``: how many times is pruned."""
+    rewind: int | float | str | None = "own"
+    """``tickets``: what a round goes back to, as :class:`secateurs.Rounds` has it."""
+    strategy: int = 1
+    """``tickets``: 1 goes back in every round, 2 only before the last training."""
+
+    def said(self) -> dict[str, Any]:
+        """What names a run: all fields, those that were added later only where they say something."""
+        later = {f.name for f in dataclasses.fields(self) if f.name in ADDED and getattr(self, f.name) == f.default}
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in later}
+    retrain: Retrain | None = None
+    """``prune``: what trains afterwards; everything, under the masks, if None."""
 
 
 @dataclass(frozen=True)
@@ -140,10 +170,10 @@ class Point:
 
     @property
     def label(self) -> str:
-        """``"90 %"`` or ``"8x"``; the structure's own share where nothing was said."""
+        """``"90 %"`` or ``"8x"``; ``"own amount"`` where the method finds it."""
         if self.compression is not None:
             return f"{self.compression:g}x"
-        return "as structured" if self.sparsity is None else f"{100 * self.sparsity:.10g} %"
+        return "own amount" if self.sparsity is None else f"{100 * self.sparsity:.10g} %"
 
 
 @dataclass(frozen=True)
@@ -175,7 +205,7 @@ class Run:
     def determined_by(self) -> dict[str, Any]:
         """Everything that determines the result, as JSON-able data: what the name is the hash of."""
         task = {f.name: getattr(self.task, f.name) for f in dataclasses.fields(Task) if f.name not in ("seeds", "sparsities")}
-        return plain({"schema": SCHEMA, "task": task, "arm": self.arm, "point": self.point, "seed": self.seed,
+        return plain({"schema": SCHEMA, "task": task, "arm": self.arm.said(), "point": self.point, "seed": self.seed,
                       "needs": self.needs, "threads": self.threads})  # fmt: skip
 
     @property

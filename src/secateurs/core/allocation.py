@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 from secateurs.core.allocation_blocks import block_of, group_scores, outlier_ratio, owl_counts, water_fill, within_groups
+from secateurs.core.allocation_ratios import er_densities, first_convolution, last_linear, uniform_plus_densities
 from secateurs.core.count import check_sparsity, largest_remainder, removed_count
 from secateurs.core.layout import Layout
 from secateurs.core.select import find_cut, tally
 from secateurs.errors import BadInput, near
 
-__all__ = ["ALLOCATIONS", "Allocation", "Ecoflap", "Er", "Global", "GlobalFloor", "Lamp", "Owl", "PerLayer", "Ranked",
-           "Uniform", "WaterFill", "er_densities", "find_allocation", "lamp_scores"]  # fmt: skip
+__all__ = ["ALLOCATIONS", "Allocation", "Borrowed", "Ecoflap", "Er", "Global", "GlobalFloor", "Lamp", "Owl", "PerLayer",
+           "Ranked", "Uniform", "UniformPlus", "WaterFill", "er_densities", "find_allocation", "lamp_scores"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Ranked:
     unit_size: int = 1
     dtype: torch.dtype = torch.float64  # in which scores of several layers are compared
     slope: Callable[[], float] | None = field(default=None, repr=False)  # of the loss along this weight, zeroth order
+    judged: Callable[[str], Tensor] | None = field(default=None, repr=False)  # [units], by the criterion of this name
 
 
 Allocation = Callable[[Sequence[Ranked], float], list[int]]
@@ -184,50 +186,70 @@ def _fill_in_proportion(layers: Sequence[Ranked], remove: int, most: list[int]) 
     return largest_remainder(shares, remove, most)
 
 
-def er_densities(
-    shapes: Sequence[torch.Size], density: float, layouts: Sequence[Layout] | None = None, kernel: bool = True
-) -> list[float]:
-    """Layer densities of Erdos-Renyi(-Kernel) random masks at an overall ``density`` (Mocanu et al. 2018; Evci et al. 2020).
-
-    ``d_l = eps (n_in + n_out) / (n_in n_out)``; with ``kernel``, ``eps * sum(shape) / prod(shape)``. eps makes the kept
-    weights add up to ``density`` of all; where it would make a layer denser than 1, the one furthest above is made dense and
-    eps is solved again over the others.
-    """
-    layouts = layouts or [Layout()] * len(shapes)
-    sizes = [math.prod(shape) for shape in shapes]
-    raw = [_er_raw(shape, layout, kernel) for shape, layout in zip(shapes, layouts, strict=True)]
-    dense: set[int] = set()
-    while True:
-        sparse = [i for i in range(len(shapes)) if i not in dense]
-        budget = density * sum(sizes) - sum(sizes[i] for i in dense)
-        eps = budget / sum(raw[i] * sizes[i] for i in sparse) if sparse else 0.0
-        over = [i for i in sparse if eps * raw[i] > 1]
-        if not over:
-            return [1.0 if i in dense else eps * raw[i] for i in range(len(shapes))]
-        dense.add(max(over, key=lambda i: raw[i]))
-
-
-def _er_raw(shape: torch.Size, layout: Layout, kernel: bool) -> float:
-    if kernel:
-        matrix = shape[min(layout.out_dim, layout.in_dim) :]  # stacked experts are as many matrices of this shape
-        return sum(matrix) / math.prod(matrix)
-    return (shape[layout.out_dim] + shape[layout.in_dim]) / (shape[layout.out_dim] * shape[layout.in_dim])
-
-
 @dataclass(frozen=True)
 class Er:
-    """Erdos-Renyi layer densities: thin layers stay denser. Depends on shapes alone; exact counts by largest remainder."""
+    """Erdos-Renyi layer densities: thin layers stay denser. Depends on shapes alone; exact counts by largest remainder.
+
+    With ``dense_head`` the last linear layer is dense and the others share what is left (ERK+, Liu et al. 2022).
+    """
 
     kernel: bool = True
+    dense_head: bool = False
 
     def __call__(self, layers: Sequence[Ranked], sparsity: float) -> list[int]:
         """Counts per layer that add up to ``floor(s N + 1/2)`` of all N."""
-        _one_unit(layers, "erk" if self.kernel else "er")
+        _one_unit(layers, "erk-plus" if self.dense_head else "erk" if self.kernel else "er")
+        shapes, layouts = [layer.shape for layer in layers], [layer.layout for layer in layers]
+        head = last_linear(shapes) if self.dense_head else None
+        dense = [] if head is None else [head]
+        return _counts_at(layers, er_densities(shapes, 1 - sparsity, layouts, self.kernel, dense), sparsity)
+
+
+@dataclass(frozen=True)
+class UniformPlus:
+    """Uniform densities but for a dense first convolution, and a last linear layer that keeps 20 % where all keep less.
+
+    The published baseline "uniform+" (Gale et al. 2019; Liu et al. 2022), at the same total.
+    """
+
+    def __call__(self, layers: Sequence[Ranked], sparsity: float) -> list[int]:
+        """Counts per layer that add up to ``floor(s N + 1/2)`` of all N."""
+        _one_unit(layers, "uniform-plus")
+        shapes, layouts = [layer.shape for layer in layers], [layer.layout for layer in layers]
         sizes = [layer.units for layer in layers]
-        remove = removed_count(sum(sizes), sparsity)
-        density = er_densities([layer.shape for layer in layers], 1 - sparsity, [layer.layout for layer in layers], self.kernel)
-        shares = [n * (1 - d) for n, d in zip(sizes, density, strict=True)]
-        return largest_remainder(shares, remove, [max(n - 1, 0) for n in sizes])
+        two = first_convolution(shapes, layouts), last_linear(shapes)
+        return _counts_at(layers, uniform_plus_densities(sizes, 1 - sparsity, *two), sparsity)
+
+
+def _counts_at(layers: Sequence[Ranked], densities: Sequence[float], sparsity: float) -> list[int]:
+    """Counts near these densities that add up; a dense layer loses none, any other keeps at least one."""
+    sizes = [layer.units for layer in layers]
+    shares = [n * (1 - d) for n, d in zip(sizes, densities, strict=True)]
+    room = [max(n - 1, 0) if d < 1 else 0 for n, d in zip(sizes, densities, strict=True)]
+    return largest_remainder(shares, removed_count(sum(sizes), sparsity), room)
+
+
+@dataclass(frozen=True)
+class Borrowed:
+    """The layers' counts of one ranking by another ``criterion``; which weights go is not its business (Liu et al. 2022).
+
+    Of an untrained network: ``"taylor"`` gives the ratios of SNIP (Lee et al. 2019), ``"grasp"`` those of GraSP (Wang et al.
+    2020). A layer keeps at least one weight.
+    """
+
+    criterion: str
+
+    def __call__(self, layers: Sequence[Ranked], sparsity: float) -> list[int]:
+        """Counts per layer that add up to ``floor(s N + 1/2)`` of all N."""
+        return GlobalFloor(1)([_judged(layer, self.criterion) for layer in layers], sparsity)
+
+
+def _judged(layer: Ranked, criterion: str) -> Ranked:
+    judge = layer.judged
+    if judge is None:
+        raise BadInput(f"the ratios of {criterion!r} need what it judges {layer.name!r} by: give calibration batches to "
+                       "sc.prune")  # fmt: skip
+    return replace(layer, scores=lambda: judge(criterion))
 
 
 def lamp_scores(scores: Tensor) -> Tensor:
@@ -351,6 +373,10 @@ ALLOCATIONS: dict[str, Callable[..., Allocation]] = {
     "global-floor": GlobalFloor,
     "er": lambda: Er(kernel=False),
     "erk": lambda: Er(kernel=True),
+    "erk-plus": lambda: Er(dense_head=True),
+    "uniform-plus": UniformPlus,
+    "snip": lambda: Borrowed("taylor"),
+    "grasp": lambda: Borrowed("grasp"),
     "lamp": Lamp,
     "owl": Owl,
     "ecoflap": Ecoflap,

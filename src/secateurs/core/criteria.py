@@ -2,7 +2,10 @@
 
 A criterion declares the statistics it needs by name; whoever runs it supplies them, in a shape that broadcasts to the weight's:
 
+- ``fisher``: an object whose ``diagonal(estimate)`` is that of the inverse Fisher matrix, for a
+  :class:`secateurs.core.fisher.Estimate`.
 - ``gradient``: of the loss to the weight, the mean over batches.
+- ``hessian-gradient``: ``H g`` of the loss: how half the squared norm of its gradient changes with the weights.
 - ``noise``: uniform in [0, 1), drawn from a seed and the weight's name, so it is the same on every device and worker.
 - ``norms``: of the layer's inputs, ``sqrt(sum of x_j^2 over calibration tokens / number of sequences)``, laid along the
   weight's input dimension: ``[in]`` for ``[out, in]``, ``[in, 1]`` for ``[in, out]``, ``[experts, 1, in]`` for stacked experts.
@@ -18,15 +21,17 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from secateurs.core.fisher import Estimate, obs_statistic
 from secateurs.errors import BadInput, near
 
-__all__ = ["CRITERIA", "Criterion", "find_criterion", "gblm", "gradient_magnitude", "noise"]
+__all__ = ["CRITERIA", "Criterion", "find_criterion", "gblm", "gradient_magnitude", "noise", "obs"]
 
-Statistics = Mapping[str, Tensor]
+Statistics = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,16 @@ def taylor(weight: Tensor, statistics: Statistics) -> Tensor:
     return _zeros_lowest(weight, (weight.to(exact) * statistics["gradient"].to(exact)).abs())
 
 
+def grasp(weight: Tensor, statistics: Statistics) -> Tensor:
+    """``w (H g)``: to first order half of what the squared norm of the gradient loses when w goes (Wang et al. 2020, GraSP).
+
+    Kept is what the gradient flow needs: the paper removes the largest ``-w (H g)``. Weights already zero go first.
+    """
+    exact = torch.promote_types(weight.dtype, torch.float32)
+    scores = weight.to(exact) * statistics["hessian-gradient"].to(exact)
+    return torch.where((weight == 0) & torch.isfinite(scores), torch.finfo(exact).min, scores)
+
+
 def wanda(weight: Tensor, statistics: Statistics) -> Tensor:
     """``|w_ij| * ||x_j||``, magnitude times the norm of the weight's input (Sun et al. 2023); weights already zero first."""
     exact = torch.promote_types(weight.dtype, torch.float32)
@@ -115,6 +130,22 @@ def _gradient_magnitude(weight: Tensor, statistics: Statistics, name: str) -> Te
     return _zeros_lowest(weight, weight.to(exact).abs() * statistics[name].to(exact))
 
 
+def obs(gradients: int = 400, samples: int = 1, block: int = 2000, damping: float = 1e-5) -> Criterion:
+    """``w^2 / (2 [F^-1]_qq)`` with an empirical Fisher matrix F: optimal brain surgeon (Singh & Alistarh 2020).
+
+    It is the loss that removing one weight costs when the others make up for it; with blocks of one weight, OBD's
+    ``w^2 F_qq / 2``. Weights already zero go first. The options are those of :class:`secateurs.core.fisher.Estimate`.
+    """
+    estimate = Estimate(gradients, samples, block, damping)
+    return Criterion("obs", frozenset({"fisher"}), functools.partial(_obs, estimate=estimate))
+
+
+def _obs(weight: Tensor, statistics: Statistics, estimate: Estimate) -> Tensor:
+    exact = torch.promote_types(weight.dtype, torch.float32)
+    scores = obs_statistic(weight.to(exact), statistics["fisher"].diagonal(estimate))
+    return _zeros_lowest(weight, scores.to(exact))
+
+
 def _gradient_statistic(norm: str) -> str:
     names = {"l1": "gradient-magnitude", "l2": "gradient-magnitude-l2"}
     if norm not in names:
@@ -122,7 +153,7 @@ def _gradient_statistic(norm: str) -> str:
     return names[norm]
 
 
-_WITH_OPTIONS: dict[str, Callable[..., Criterion]] = {"gblm": gblm, "gradient-magnitude": gradient_magnitude}
+_WITH_OPTIONS: dict[str, Callable[..., Criterion]] = {"gblm": gblm, "gradient-magnitude": gradient_magnitude, "obs": obs}
 
 CRITERIA = {
     c.name: c
@@ -131,6 +162,7 @@ CRITERIA = {
         Criterion("random", frozenset({"noise"}), random),
         Criterion("gradient", frozenset({"gradient"}), gradient),
         Criterion("taylor", frozenset({"gradient"}), taylor),
+        Criterion("grasp", frozenset({"hessian-gradient"}), grasp),
         Criterion("wanda", frozenset({"norms"}), wanda),
         *(make() for make in _WITH_OPTIONS.values()),
     )

@@ -10,13 +10,18 @@ from torch import Tensor
 
 from secateurs.core.criteria import Criterion, find_criterion
 from secateurs.core.layer import Layer, Solution
+from secateurs.core.moment import Moment
 from secateurs.core.option import Number, Option, check_option, default_of
+from secateurs.core.regrow import Regrowth
 from secateurs.core.schedules import Schedule, Turn, together
 from secateurs.core.select import keep_mask, keep_mask_grouped
 from secateurs.core.structures import Structure
 from secateurs.errors import BadInput, near
 
-__all__ = ["Method"]
+__all__ = ["Known", "Method"]
+
+#: By a weight's name, what is known of it.
+Known = Callable[[str], Mapping[str, Any]]
 
 WHEN = ("before training", "during training", "after training", "at run time")
 
@@ -32,6 +37,11 @@ class Method:
     each fed by what was pruned before it. ``measures`` names what it wants to know of a layer's inputs besides what its
     criterion needs, and with ``by_row`` single weights are ranked inside their output row, whichever allocation is used.
 
+    While a model trains, a method may also begin with masks drawn by other choices (``beginning``: recipe fields, for the
+    recipe's ``initial_sparsity``), exchange weights for dead ones (:meth:`regrowth`), learn its scores step by step
+    (:meth:`learn`, :meth:`statistics`), and, there as in one shot, go to an amount in several rankings (:meth:`path`) and
+    change what stays (:meth:`compensate`).
+
     A method with ``structures`` removes these where the user names none. Of coupled groups it judges the ``members``: rows that
     produce an index (``out``), columns that read it (``in``), a ``norm``'s entries, parameters used by themselves (``direct``).
     """
@@ -46,6 +56,7 @@ class Method:
     structures: ClassVar[tuple[str, ...]] = ()
     members: ClassVar[tuple[str, ...]] = ("out", "in", "norm", "direct")
     paper: ClassVar[str]
+    beginning: ClassVar[Mapping[str, Any]] = {}
     defaults: Mapping[str, Any] = {}
     options: ClassVar[Mapping[str, Option]] = {}
 
@@ -80,6 +91,42 @@ class Method:
         if not more:
             return keep_mask_grouped(scores, each, name)
         return torch.cat([keep_mask_grouped(scores[:more], each + 1, name), keep_mask_grouped(scores[more:], each, name)])
+
+    def path(self, now: float, target: float) -> list[float]:
+        """The sparsities to rank for, one after the other, from ``now`` to ``target``, the last; as many whatever they are."""
+        return [target]
+
+    def compensate(self, values: Mapping[str, Tensor], masks: Mapping[str, Tensor], known: Known) -> Mapping[str, Tensor]:
+        """New values, by name, for weights that have just been given ``masks`` (True = kept); by default for none.
+
+        ``known(name)`` are the statistics of a weight, those by which it was ranked. What is masked becomes zero whatever is
+        returned.
+        """
+        return {}
+
+    @property
+    def compensates(self) -> bool:
+        """Whether it changes what stays (:meth:`compensate`)."""
+        return type(self).compensate is not Method.compensate
+
+    def regrowth(self, every: int, total_steps: int | None) -> Regrowth | None:
+        """When and how weights are exchanged for dead ones, of a recipe's ``every`` and ``total_steps``; None for never.
+
+        Raises:
+            BadInput: ``total_steps`` is needed, and None.
+        """
+        return None
+
+    def learn(self, moment: Moment) -> bool:
+        """Look at a step that has been taken; whether all weights are to be ranked anew now.
+
+        It is asked once before, when training begins (step 0): bad settings are refused then, before anything is changed.
+        """
+        return False
+
+    def statistics(self, name: str) -> Mapping[str, Tensor]:
+        """What the method itself knows of a weight, for its criterion, by statistic."""
+        return {}
 
     def reconstruction(self) -> Mapping[str, Any]:
         """Settings of the reconstruction after structures have gone, where they are not the usual ones."""

@@ -38,6 +38,7 @@ CURVES: dict[str, Callable[[float], float]] = {
     "cubic": _cubic,
     "cosine": lambda p: (1 - math.cos(math.pi * p)) / 2,
     "exponential": lambda p: p,  # falls with the density instead: see Schedule.sparsity
+    "geometric": lambda p: p,  # as exponential, by events: see Schedule.sparsity
     "cyclic": _cubic,  # repeated: see Schedule.sparsity
 }
 
@@ -47,6 +48,9 @@ class Schedule:
     """Sparsity as a function of the step.
 
     ``cubic`` is ``s_f + (s_i - s_f) (1 - (t - t_0) / (t_n - t_0))^3`` (Zhu & Gupta 2017, eq. 1).
+    ``geometric`` removes at each of the n updates the same share ``r = 1 - (1 - s_f)^(1/n)`` of what is left, at the first one
+    too: density ``(1 - r)^(j+1)`` after update j = 0, 1, ... (Jin et al. 2025). ``exponential`` is the same curve through n - 1
+    intervals: its first update, at begin, still has the initial sparsity.
     """
 
     final: float
@@ -76,11 +80,15 @@ class Schedule:
         if step >= self.end:
             return self.final
         p = (step - self.begin) / (self.end - self.begin)
-        if self.curve == "exponential":
-            way = _exponential(p, self.initial, self.final)
+        if self.curve in ("exponential", "geometric"):
+            way = _exponential(p if self.curve == "exponential" else self._events(step), self.initial, self.final)
         else:
             way = _cyclic(p, self.cycles) if self.curve == "cyclic" else CURVES[self.curve](p)
         return min(self.initial + (self.final - self.initial) * way, self.final)  # rounding may carry the sum one bit too far
+
+    def _events(self, step: int) -> float:
+        """Share of the updates that are over once the one at ``step`` is."""
+        return ((step - self.begin) // self.every + 1) / (-(-(self.end - self.begin) // self.every) + 1)
 
     def is_update(self, step: int) -> bool:
         """Whether masks are ranked anew at ``step``. One-shot: only at begin."""

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from secateurs.core.layout import Layout
+from secateurs.core.select import keep_mask_grouped
 from secateurs.errors import BadInput, near
 
-__all__ = ["NM", "Block", "Element", "PerRow", "Rows", "Structure", "parse_structure"]
+__all__ = ["NM", "Block", "Element", "PerRow", "Rows", "Sheltered", "Structure", "parse_structure"]
 
 
 class Structure(Protocol):
@@ -194,6 +195,56 @@ class NM:
 
 
 @dataclass(frozen=True)
+class Sheltered:
+    """Single weights, of which the N best of every M consecutive ones never go (Jin et al. 2025, the 2:4 variant).
+
+    The others may go one by one, at any sparsity up to 1 - N/M, where the mask is N:M: a way there through training, ranked
+    over the whole network by ``allocation="global"``.
+    """
+
+    n: int
+    m: int
+    share: None = None
+    grouped: bool = False
+
+    @property
+    def name(self) -> str:
+        """``"2:4:global"``."""
+        return f"{self.n}:{self.m}:global"
+
+    @property
+    def most(self) -> float:
+        """The highest sparsity there is, 1 - N/M."""
+        return 1 - self.n / self.m
+
+    def check(self, name: str, shape: torch.Size, layout: Layout) -> None:
+        """The input dimension must be a multiple of M."""
+        NM(self.n, self.m).check(name, shape, layout)
+
+    def to_groups(self, scores: Tensor, layout: Layout) -> Tensor:
+        """``[1, numel]``, in groups of M one behind the other; what is sheltered scores above everything."""
+        lined = NM(self.n, self.m).to_groups(scores, layout)
+        best = keep_mask_grouped(lined, self.m - self.n)
+        return lined.masked_fill(best, torch.finfo(lined.dtype).max).reshape(1, -1)
+
+    def to_mask(self, kept: Tensor, shape: torch.Size, layout: Layout) -> Tensor:
+        """The units are the entries; :class:`BadInput` if more would go than may."""
+        if int(kept.reshape(-1, self.m).sum(1).min()) < self.n:
+            raise BadInput(f"structure {self.name!r} keeps {self.n} of every {self.m} weights, but {int((~kept).sum())} of the "
+                           f"{kept.numel()} of a weight of shape {tuple(shape)} were to go; use allocation='global' or "
+                           f"'uniform', and a sparsity of at most {self.most:g}")  # fmt: skip
+        return NM(self.n, self.m).to_mask(kept.reshape(-1, self.m), shape, layout)
+
+    def units(self, shape: torch.Size, layout: Layout) -> int:
+        """The entries."""
+        return math.prod(shape)
+
+    def unit_size(self, shape: torch.Size, layout: Layout) -> int:
+        """One."""
+        return 1
+
+
+@dataclass(frozen=True)
 class Block:
     """Blocks of R x C entries of the matrix [output rows, everything else], judged by their mean score.
 
@@ -283,7 +334,8 @@ class Rows:
 
 
 def parse_structure(text: str) -> Structure:
-    """The structure a user's words name: ``"element"``, ``"rows"``, ``"2:4"``, ``"2:4:pad"`` or ``"block:4x4"``.
+    """The structure a user's words name: ``"element"``, ``"rows"``, ``"2:4"``, ``"2:4:pad"``, ``"2:4:global"`` or
+    ``"block:4x4"``.
 
     Raises:
         BadInput: no such structure.
@@ -291,6 +343,9 @@ def parse_structure(text: str) -> Structure:
     plain: dict[str, Structure] = {"element": Element(), "rows": Rows(), "filters": Rows()}
     if text in plain:
         return plain[text]
+    if found := re.fullmatch(r"(\d+):(\d+):global", text):
+        NM(int(found[1]), int(found[2]))  # which says what is wrong with the numbers
+        return Sheltered(int(found[1]), int(found[2]))
     if found := re.fullmatch(r"(\d+):(\d+)(:pad)?", text):
         return NM(int(found[1]), int(found[2]), bool(found[3]))
     if found := re.fullmatch(r"block:(\d+)x(\d+)", text):

@@ -11,7 +11,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from secateurs.models.experts import is_experts, stacked
 
-__all__ = ["packed_weights", "reparametrised", "why_left"]
+__all__ = ["is_norm", "packed_weights", "reparametrised", "why_left"]
 
 _NORM = re.compile("Norm(?![a-z])")  # BatchNorm2d, LlamaRMSNorm, RMSNormGated; not NormalHead
 
@@ -30,6 +30,11 @@ def reparametrised(module: nn.Module, attribute: str) -> str:
     return ""
 
 
+def is_norm(module: nn.Module) -> bool:
+    """Whether ``module`` normalises what passes through it, by the name of its class or of a base."""
+    return any(_NORM.search(base.__name__) for base in type(module).__mro__)
+
+
 def why_left(module: nn.Module, attribute: str, parameter: nn.Parameter) -> str:
     """The reason for a parameter that no rule names."""
     layer = type(module).__name__
@@ -37,7 +42,7 @@ def why_left(module: nn.Module, attribute: str, parameter: nn.Parameter) -> str:
         return "inside a TorchScript module: prune the eager model, then script it"
     if "bias" in attribute:
         return "a bias"
-    if any(_NORM.search(base.__name__) for base in type(module).__mro__):
+    if is_norm(module):
         return "part of a normalisation"
     if is_experts(module) and attribute in stacked(module):
         return f"stacked experts; {layer} does not tell output from input: {_remedy(layer, attribute)}"

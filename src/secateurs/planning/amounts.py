@@ -11,8 +11,10 @@ from torch import nn
 from secateurs.core.allocation import Global, GlobalFloor, Lamp
 from secateurs.core.count import removed_count
 from secateurs.core.schedules import Schedule, resolve_step
+from secateurs.core.structures import Sheltered
 from secateurs.errors import BadInput, near
 from secateurs.models import Left, Survey, Weight, check, select, survey
+from secateurs.planning.compute import by_compute, compute_share
 from secateurs.planning.decide import Choices
 from secateurs.recipe import Recipe
 
@@ -50,6 +52,9 @@ def target_sparsity(recipe: Recipe, choices: Choices, chosen: Survey) -> float:
     """
     own = own_shares(recipe, chosen.weights)
     share = _share(recipe, choices, chosen, own)
+    if isinstance(choices.structure, Sheltered) and share > choices.structure.most:
+        raise BadInput(f"structure={choices.structure.name!r} lets go of at most {choices.structure.most:g} of the weights, "
+                       f"and {share:g} were asked for")  # fmt: skip
     if isinstance(choices.allocation, GlobalFloor):
         free = [w for w in chosen.weights if w.name not in own]
         choices.allocation.most([choices.structure.units(w.parameter.shape, w.layout) for w in free], share)
@@ -125,8 +130,15 @@ def _handles(weight: Weight) -> tuple[str, ...]:
 
 
 def make_schedule(recipe: Recipe, final: float) -> Schedule:
-    """The recipe's schedule in steps; what it leaves out is: begin at 0, end with training (one-shot: at begin), every step."""
+    """The recipe's schedule in steps; what it leaves out is: begin at 0, end with training (one-shot: at begin), every step.
+
+    ``"25% of compute"`` as begin and end are where that share of the compute of ``total_steps`` is spent, with the selected
+    weights at the schedule's own sparsity.
+    """
     curve = recipe.schedule or "cubic"
+    moved = _by_compute(recipe, Schedule(final, every=recipe.every or 1, curve=curve, initial=recipe.initial_sparsity))
+    if moved is not None:
+        return moved
     begin = resolve_step(0 if recipe.begin is None else recipe.begin, recipe.total_steps, "begin")
     if recipe.end is None and curve != "one-shot" and recipe.total_steps is None:
         raise BadInput(f"schedule={curve!r} needs an end: give end= as a step, or total_steps= (and end as a share of it)")
@@ -135,3 +147,16 @@ def make_schedule(recipe: Recipe, final: float) -> Schedule:
     if begin > end:
         raise BadInput(f"begin={recipe.begin!r} (step {begin}) is after end={recipe.end!r} (step {end})")
     return Schedule(final, begin, end, recipe.every or 1, curve, recipe.initial_sparsity)
+
+
+def _by_compute(recipe: Recipe, schedule: Schedule) -> Schedule | None:
+    """``schedule`` from and to the recipe's shares of compute; None where it has none."""
+    begin, end = compute_share(recipe.begin, "begin"), compute_share(recipe.end, "end")
+    if begin is None and end is None:
+        return None
+    if begin is None or end is None:
+        raise BadInput(f"begin={recipe.begin!r}, end={recipe.end!r}: give both as shares of compute, or neither")
+    if recipe.total_steps is None:
+        raise BadInput(f"begin={recipe.begin!r} and end={recipe.end!r} are shares of the run's compute, so total_steps is "
+                       "needed too")  # fmt: skip
+    return by_compute(schedule, begin, end, recipe.total_steps)

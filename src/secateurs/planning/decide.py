@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from secateurs.core.allocation import Allocation, Ranked, Uniform, find_allocation
 from secateurs.core.count import removed_count
-from secateurs.core.criteria import Criterion, noise
+from secateurs.core.criteria import Criterion, find_criterion, noise
 from secateurs.core.method import Method
 from secateurs.core.select import check_finite
 from secateurs.core.structures import Element, PerRow, Structure, parse_structure
@@ -25,6 +25,7 @@ Supply = Callable[[Weight], Mapping[str, Tensor]]
 
 _HOW = {
     "gradient": "gradients: give calibration batches and a loss, or prune while training",
+    "hessian-gradient": "the Hessian times the gradient: give calibration batches and a loss to sc.prune",
     "norms": "the norms of every layer's inputs: give calibration batches to sc.prune",
     "slope": "the slope of the loss along every weight: give calibration batches to sc.prune",
 }
@@ -161,6 +162,7 @@ def _ranked(weight: Weight, choices: Choices, supply: Supply | None) -> Ranked:
         shape=shape,
         units=choices.structure.units(shape, weight.layout),
         scores=lambda: choices.units(weight, supply).reshape(-1),
+        judged=lambda name: replace(choices, criterion=find_criterion(name)).units(weight, supply).reshape(-1),
         slope=lambda: float(_look_up(weight, "slope", supply, f"allocation={choices.allocation_name!r}")),
         group=weight.group,
         layout=weight.layout,

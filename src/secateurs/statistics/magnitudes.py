@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from secateurs.errors import BadInput
 
-__all__ = ["GradientSums", "check_reached", "gradient_sums", "single_samples"]
+__all__ = ["GradientSums", "check_reached", "differentiable", "gradient_sums", "single_samples"]
 
 
 class GradientSums:
@@ -109,7 +109,7 @@ def gradient_sums(
     wanted = tuple(wants)
     sums = {n: GradientSums(p.shape, wanted, dtype, p.device if device is None else device) for n, p in parameters.items()}
     seen = 0
-    with _differentiable(model, parameters), ExitStack() as hooks:
+    with differentiable(model, parameters), ExitStack() as hooks:
         for name, p in parameters.items():
             hooks.callback(p.register_post_accumulate_grad_hook(_adder(sums[name], scale)).remove)
         cuda = sorted({p.device.index for p in parameters.values() if p.device.type == "cuda"})
@@ -173,7 +173,7 @@ def check_reached(sums: Mapping[str, GradientSums]) -> None:
 
 
 @contextmanager
-def _differentiable(model: nn.Module, parameters: Mapping[str, Tensor]) -> Iterator[None]:
+def differentiable(model: nn.Module, parameters: Mapping[str, Tensor]) -> Iterator[None]:
     """Evaluation mode, gradients wanted by ``parameters`` alone and held by nobody; afterwards everything as it was."""
     modes = [(module, module.training) for module in model.modules()]
     everyone = {id(p): p for p in (*model.parameters(), *parameters.values())}.values()

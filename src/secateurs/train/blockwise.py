@@ -20,6 +20,7 @@ from secateurs.models import Left, Survey, Weight, broadcast, from_matrices, mat
 from secateurs.planning import Choices, Supply
 from secateurs.train.block_masks import BlockMasks
 from secateurs.train.dense import Lazy, norms
+from secateurs.train.retraining.blocks import BlockReconstruction, Retrains
 from secateurs.train.walk import Block, Inputs, Ranks, find_route, walk
 
 __all__ = ["BlockDone", "Pruning", "blockwise", "gathered", "goes_by_blocks", "within_blocks"]
@@ -109,7 +110,7 @@ def blockwise(
     """
     wants = choices.method.measures if "gram" in choices.method.measures else (*choices.method.measures, "norms")
     masks = BlockMasks(None if state is None else Path(state), ranks)
-    visit = _Visit(choices, counts, supply, masks)
+    visit = _Visit(choices, counts, supply, masks, _reconstruction(choices, walking.get("seed", 0)))
     told = None if progress is None else _Telling(visit.facts, progress)
     with full_disk_told(state):
         walked = walk(model, chosen, batches, wants, visit, state=state, progress=told, ranks=ranks, **walking)
@@ -118,11 +119,19 @@ def blockwise(
     return done
 
 
-class _Visit:
-    """Prunes a block, one weight after the other."""
+def _reconstruction(choices: Choices, seed: int) -> BlockReconstruction | None:
+    """What is done with a pruned block, where the method wants something done."""
+    wanted = choices.method.block_retraining() if isinstance(choices.method, Retrains) else None
+    return None if wanted is None else BlockReconstruction(wanted, seed)
 
-    def __init__(self, choices: Choices, counts: Mapping[str, int], supply: Supply, masks: BlockMasks):
+
+class _Visit:
+    """Prunes a block, one weight after the other, and has it reconstructed where that is wanted."""
+
+    def __init__(self, choices: Choices, counts: Mapping[str, int], supply: Supply, masks: BlockMasks,
+                 reconstruction: BlockReconstruction | None):  # fmt: skip
         self._choices, self._counts, self._supply, self._masks = choices, counts, supply, masks
+        self._reconstruction = reconstruction
         self.facts: dict[str, dict[str, Any]] = {}
 
     def __call__(self, block: Block) -> dict[str, Any]:
@@ -131,6 +140,8 @@ class _Visit:
         left: dict[str, str] = {}
         shared: dict[int, _Measured] = {}
         masks: dict[str, Tensor] = {}
+        if self._reconstruction is not None:
+            self._reconstruction.look(block)
         for weight in block.weights:
             reason = _unreached(weight, block)
             if reason:
@@ -141,6 +152,9 @@ class _Visit:
             masks[weight.name], facts = self._prune(weight, measured)
             kept = int(torch.count_nonzero(masks[weight.name]))
             layers[weight.name] = {"size": weight.size, "removed": weight.size - kept, **facts}
+        if self._reconstruction is not None:
+            errors = self._reconstruction.fit(block, masks)
+            layers = {name: {**row, **errors} for name, row in layers.items()}
         found = _joined(block.ranks.gather({"layers": layers, "left": left, "rare": [list(row) for row in block.rare()]}))
         found["masks"] = self._masks.keep(block.index, masks)
         self.facts[block.name] = found

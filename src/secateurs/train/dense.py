@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from secateurs.core.fisher import Estimate
 from secateurs.errors import BadInput
 from secateurs.models import Survey, Weight, broadcast
-from secateurs.statistics import GradientSums, check_reached, gradient_sums, mean_gradients, single_samples
+from secateurs.statistics import (
+    GradientSums,
+    check_reached,
+    gradient_sums,
+    hessian_gradients,
+    mean_gradients,
+    single_samples,
+)
+from secateurs.statistics.fisher import Fisher, InverseFisher, inverse_fisher
 from secateurs.statistics.zeroth_order import slopes
 from secateurs.train.losses import Loss
 from secateurs.train.walk import Block, Inputs, Ranks, walk
@@ -25,6 +35,11 @@ class Lazy(Mapping[str, Tensor]):
 
     def __init__(self, makers: Mapping[str, Callable[[], Tensor]]):
         self._makers = dict(makers)
+
+    @property
+    def makers(self) -> dict[str, Callable[[], Tensor]]:
+        """How each is computed."""
+        return dict(self._makers)
 
     def __getitem__(self, name: str) -> Tensor:
         return self._makers[name]()
@@ -49,22 +64,31 @@ class Dense:
         loss: of a batch.
         seed: of shuffled loaders, dropout and noise.
         walking: arguments of :func:`secateurs.train.walk.walk` for the norms.
+        masks: of the weights, where some are masked already (True = kept); none are if None.
+        numbered: in the place of ``calibration``, a function of a number that returns the batch, for Fisher matrices.
+        mean: of a gradient over processes that have batches of their own, for Fisher matrices.
         ranks: the processes that divide the batches among them. Each ends with the same bits, and mean gradients, whose random
             numbers run on from batch to batch, are the first one's, of all batches.
     """
 
     def __init__(self, model: nn.Module, chosen: Survey, calibration: Iterable[Any] | None, loss: Loss, seed: int,
-                 walking: Mapping[str, Any] | None = None, ranks: Ranks | None = None):  # fmt: skip
+                 walking: Mapping[str, Any] | None = None, ranks: Ranks | None = None,
+                 masks: Mapping[str, Tensor] | None = None, numbered: Callable[[int], Any] | None = None,
+                 mean: Callable[[Tensor], Tensor] | None = None):  # fmt: skip
+        self._masks, self._numbered, self._mean = masks, numbered, mean
         self._model, self._chosen, self._given, self._ranks = model, chosen, calibration, ranks or Ranks()
         self._loss, self._seed, self._walking = loss, seed, dict(walking or {})
-        self._sums = cache(self._gradient_sums)
+        self._sums: dict[str, dict[str, Tensor]] = {}  # no cache that holds self: what is measured is large, and goes with it
+        self._fishers: dict[Estimate, InverseFisher] = {}
 
     def __call__(self, weight: Weight) -> Lazy:
         """What there is to know of ``weight``."""
         return Lazy({
             "gradient": lambda: self._gradients[weight.name],
-            "gradient-magnitude": lambda: self._sums("absolute")[weight.name],
-            "gradient-magnitude-l2": lambda: self._sums("squared")[weight.name].sqrt(),
+            "fisher": lambda: self._fisher_of(weight),
+            "gradient-magnitude": lambda: self._gradient_sums("absolute")[weight.name],
+            "gradient-magnitude-l2": lambda: self._gradient_sums("squared")[weight.name].sqrt(),
+            "hessian-gradient": lambda: self._hessian_gradients[weight.name],
             "norms": lambda: self._norms_of(weight),
             "slope": lambda: torch.tensor(self._slopes[weight.name], dtype=torch.float64),
         })  # fmt: skip
@@ -103,7 +127,33 @@ class Dense:
         found = mean_gradients(self._model, self._parameters, batches, self._loss, self._seed) if self._ranks.first else {}
         return self._for_all(found)
 
+    @cached_property
+    def _hessian_gradients(self) -> dict[str, Tensor]:
+        batches = self.batches
+        found = hessian_gradients(self._model, self._parameters, batches, self._loss, self._seed) if self._ranks.first else {}
+        return self._for_all(found)
+
+    def _fisher_of(self, weight: Weight) -> Any:
+        return Fisher(weight.name, self._fisher)
+
+    def _fisher(self, estimate: Estimate) -> InverseFisher:
+        """Where ``ranks`` divide the work, each goes through all of the batches here, and all have the same bits."""
+        if estimate not in self._fishers:
+            if self._given is None and self._numbered is None:
+                raise BadInput("a Fisher matrix takes gradients of small batches: give calibration= to sc.prune, data= to a "
+                               "Pruner (and loss=, unless they are (inputs, labels) pairs)")  # fmt: skip
+            listed = self.batches if "batches" in self.__dict__ else None
+            batches = listed or (map(self._numbered, itertools.count()) if self._numbered else self._batches())
+            self._fishers[estimate] = inverse_fisher(self._model, self._parameters, batches, self._loss, estimate,
+                                                     masks=self._masks, mean=self._mean, seed=self._seed)  # fmt: skip
+        return self._fishers[estimate]
+
     def _gradient_sums(self, want: str) -> dict[str, Tensor]:
+        if want not in self._sums:
+            self._sums[want] = self._measured_sums(want)
+        return self._sums[want]
+
+    def _measured_sums(self, want: str) -> dict[str, Tensor]:
         parameters, samples = self._parameters, single_samples(self._share)
         part = gradient_sums(self._model, parameters, samples, self._loss, wants=[want], seed=self._seed, whole=False)
         owners = {name: i % self._ranks.size for i, name in enumerate(parameters)}

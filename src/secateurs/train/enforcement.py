@@ -17,7 +17,8 @@ place through ``dict(model.named_parameters())``, not through the layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -43,6 +44,8 @@ class MaskCell:
     def __init__(self, mask: Tensor):
         self.mask = mask
         self.number = mask.view(torch.uint8)
+        #: Whether gradients reach masked entries for now, where they else would not.
+        self.open = False
 
     def set(self, mask: Tensor) -> None:
         """Take over ``mask``."""
@@ -83,6 +86,17 @@ class Enforcement:
 
     def remove(self) -> None:
         """End: every module is as it was, weights untouched."""
+
+    @contextmanager
+    def dense_gradients(self) -> Iterator[None]:
+        """Inside, gradients are those to ``m * w``, at every entry."""
+        for cell in self.cells.values():
+            cell.open = True
+        try:
+            yield
+        finally:
+            for cell in self.cells.values():
+                cell.open = False
 
 
 class Overwrite(Enforcement):
@@ -201,9 +215,14 @@ def _refuse_masked(module: nn.Module, name: str) -> None:
 def _property(attribute: str, view: View) -> property:
     def read(module: nn.Module) -> Tensor:
         parameter: Any = module._parameters[attribute]
-        return view(parameter, module.__dict__[_CELLS][attribute].on(parameter.device))
+        cell: MaskCell = module.__dict__[_CELLS][attribute]
+        return _seen(cell, view)(parameter, cell.on(parameter.device))
 
     return property(read)
+
+
+def _seen(cell: MaskCell, view: View) -> View:
+    return _straight_through if cell.open else view
 
 
 def _refuse_pickling(module: nn.Module, protocol: Any) -> Any:
@@ -251,9 +270,9 @@ def _embedding_forward(view: View) -> Callable[[nn.Embedding, Tensor], Tensor]:
         if ids.numel() >= module.num_embeddings:
             return nn.Embedding.forward(module, ids)
         table: Any = module._parameters["weight"]
-        mask = module.__dict__[_CELLS]["weight"].on(table.device)
+        cell: MaskCell = module.__dict__[_CELLS]["weight"]
         rows = nn.functional.embedding(ids, table, module.padding_idx, scale_grad_by_freq=module.scale_grad_by_freq)
-        return view(rows, nn.functional.embedding(ids, mask))
+        return _seen(cell, view)(rows, nn.functional.embedding(ids, cell.on(table.device)))
 
     return forward
 

@@ -16,7 +16,7 @@ from secateurs.planning import Plan
 from secateurs.train.enforcement import MaskCell, Overwrite
 from secateurs.train.guard import check_free, check_optimizer, check_unchanged, claim, innermost, release
 
-__all__ = ["Held"]
+__all__ = ["Held", "planned_weights"]
 
 
 class Held:
@@ -37,7 +37,7 @@ class Held:
 
     def __init__(self, model: nn.Module, plan: Plan):
         self._given, self._model, self._plan = model, unwrap(model), plan
-        self.weights = _targets(self._model, plan)
+        self.weights = planned_weights(self._model, plan)
         cells = {w.name: MaskCell(plan.masks[w.name].to(w.parameter.device, copy=True)) for w in self.weights}
         self._enforcement = Overwrite(self.weights, cells)
         self.step_count, self._kept_sum = 0, 0
@@ -148,7 +148,7 @@ class Held:
         self.step_count, self._kept_sum = int(state["step"]), int(state["kept_sum"])
 
 
-def _targets(model: nn.Module, plan: Plan) -> tuple[Weight, ...]:
+def planned_weights(model: nn.Module, plan: Plan) -> tuple[Weight, ...]:
     """The plan's parameters in ``model``, prunable by rule or not, each with every place that holds it."""
     found: dict[str, nn.Parameter] = dict(model.named_parameters(remove_duplicate=False))
     targets = []

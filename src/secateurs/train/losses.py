@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from secateurs.errors import BadInput
 from secateurs.measure.mode import device_of, to_device
 
-__all__ = ["Loss", "default_loss"]
+__all__ = ["Loss", "default_loss", "tempered"]
 
 Loss = Callable[[nn.Module, Any], Tensor]
 
@@ -35,6 +36,22 @@ def default_loss(model: nn.Module, batch: Any) -> Tensor:
         return _own(model(**_labelled(model, {"input_ids": batch})))
     inputs, labels = batch
     return torch.nn.functional.cross_entropy(model(inputs), labels)
+
+
+def tempered(temperature: float) -> Loss:
+    """Cross-entropy of ``(inputs, labels)`` batches with the logits divided by ``temperature``, as GraSP scores (T = 200).
+
+    Raises:
+        BadInput: a temperature that is not above 0.
+    """
+    if not 0 < temperature < math.inf:
+        raise BadInput(f"temperature={temperature!r}: logits are divided by a number above 0; 200 is GraSP's")
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        inputs, labels = to_device(batch, device_of(model))
+        return torch.nn.functional.cross_entropy(model(inputs) / temperature, labels)
+
+    return loss
 
 
 def _labelled(model: nn.Module, batch: Mapping[str, Any]) -> Mapping[str, Any]:

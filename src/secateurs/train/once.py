@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,16 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import nn
 
+from secateurs.core.masks import Masks
 from secateurs.errors import BadInput
-from secateurs.models import Left, unwrap
-from secateurs.planning import Choices, GroupPlan, Plan, choose_weights, count, decide, own_shares, target_sparsity
+from secateurs.models import Left, Survey, unwrap
+from secateurs.planning import Choices, GroupPlan, Plan, choose_weights, count, own_shares, target_sparsity
 from secateurs.recipe import Recipe
 from secateurs.registry import find_method
 from secateurs.train.blockwise import BlockDone, Pruning, blockwise, goes_by_blocks, within_blocks
 from secateurs.train.dense import Dense
 from secateurs.train.losses import Loss, default_loss
+from secateurs.train.ranking import rank
 from secateurs.train.walk import Ranks
 from secateurs.train.walk.state import digest
 
@@ -137,17 +140,28 @@ def prune(
         with Ranks.of(distributed) as ranks:
             return _block_by_block(target, recipe, choices, calibration, loss or default_loss, only_blocks, state, progress,
                                    walk, ranks)  # fmt: skip
-    inner = unwrap(model)
-    chosen = choose_weights(inner, recipe, trained=False)
+    chosen = choose_weights(unwrap(model), recipe, trained=False)
     sparsity, own = target_sparsity(recipe, choices, chosen), own_shares(recipe, chosen.weights)
+    target = model if inplace else copy.deepcopy(model)
+    inner = unwrap(target)
+    chosen = chosen if inplace else choose_weights(inner, recipe, trained=False)
+    batches = calibration
+    if calibration is not None and len(choices.method.path(0.0, sparsity)) > 1:  # they are gone through again and again
+        batches = Dense(inner, chosen, calibration, loss or default_loss, recipe.seed).batches
     with Ranks.of(distributed) as ranks:
-        supply = Dense(inner, chosen, calibration, loss or default_loss, recipe.seed, ranks=ranks)
-        masks = decide(chosen.weights, choices, sparsity, own, supply)
+        known = functools.partial(_known, inner, chosen, batches, loss or default_loss, recipe.seed, ranks)
+        dense = {w.name: torch.ones_like(w.parameter, dtype=torch.bool) for w in chosen.weights}
+        masks = rank(chosen.weights, choices, sparsity, own, known, dense)
         masks = ranks.union(masks if ranks.first else {})
     plan = Plan.of(chosen.weights, masks, choices.structure.name, recipe.to_dict())
-    target = model if inplace else copy.deepcopy(model)
     plan.replay(target, undoable=False)
     return Pruned(target, plan, plan.masks.report(), recipe, chosen.left)
+
+
+def _known(model: nn.Module, chosen: Survey, batches: Iterable[Any] | None, loss: Loss, seed: int, ranks: Ranks,
+           masks: Masks) -> Dense:  # fmt: skip
+    """The statistics of a model of which ``masks`` are in force."""
+    return Dense(model, chosen, batches, loss, seed, ranks=ranks, masks=masks)
 
 
 def _structures(model: nn.Module, method: str | Recipe | GroupPlan, settings: Mapping[str, Any], walking: Mapping[str, Any],

@@ -12,14 +12,20 @@ from torch import Tensor, nn
 
 from secateurs.core.allocation import Uniform
 from secateurs.core.masks import Masks
+from secateurs.core.method import Method
+from secateurs.core.moment import Moment
 from secateurs.core.schedules import Turn, together
 from secateurs.errors import BadInput
-from secateurs.models import Weight, unwrap
+from secateurs.models import unwrap
 from secateurs.planning import Choices, Plan, choose_weights, decide, make_schedule, own_shares, target_sparsity
 from secateurs.recipe import Recipe
 from secateurs.registry import find_method
 from secateurs.train.enforcement import ENFORCEMENTS, MaskCell, unmask
+from secateurs.train.exchanging import exchanged, forget, regrowth_of
 from secateurs.train.guard import check_free, check_optimizer, check_unchanged, claim, innermost, release
+from secateurs.train.losses import Loss
+from secateurs.train.ranking import rank
+from secateurs.train.supply import Data, Known
 
 __all__ = ["Pruner"]
 
@@ -36,14 +42,18 @@ class Pruner:
     >>> model = pruner.finish()      # after training: plain zeros, nothing left behind  # doctest: +SKIP
 
     ``settings`` are the fields of :class:`secateurs.Recipe`; a whole recipe may stand in the place of the method's name.
-    Steps are counted in optimizer steps. The keys of ``model.state_dict()`` do not change while attached; the masks are in
-    :meth:`state_dict`, one bit per weight, to be saved beside the optimizer's.
+    ``data`` are batches for what a method looks at besides the training loop's own, a list (kept in memory, gone through again
+    and again) or a function of a number that returns one; ``loss(model, batch)`` is theirs, by default cross-entropy on pairs
+    and the model's own ``.loss`` on mappings. Steps are counted in optimizer steps. The keys of
+    ``model.state_dict()`` do not change while attached; the masks are in :meth:`state_dict`, one bit per weight, to be saved
+    beside the optimizer's.
 
     Raises:
         BadInput: whatever cannot work, before anything is changed.
     """
 
-    def __init__(self, model: nn.Module, method: str | Recipe = "gmp", **settings: Any):
+    def __init__(self, model: nn.Module, method: str | Recipe = "gmp", *, data: Data | None = None, loss: Loss | None = None,
+                 **settings: Any):  # fmt: skip
         said = Recipe.of(method, settings)
         self._given, self._model = model, unwrap(model)
         self._method = find_method(said.method)(said.options)
@@ -65,12 +75,15 @@ class Pruner:
             self._choices.structure.check(weight.name, weight.parameter.shape, weight.layout)
         cells = {w.name: MaskCell(torch.ones_like(w.parameter, dtype=torch.bool)) for w in self.weights}
         self._enforcement = ENFORCEMENTS[self.recipe.enforcement or "keep"](self.weights, cells)
+        self._known = Known(model, self._model, self.survey, self._method, data, loss, self.recipe.seed)
+        self._regrowth = regrowth_of(self.recipe, self._method, self._choices, self.schedule)
         #: By group: the moment of the schedule it was last ranked for.
         self._ranked_for: list[int | None] = [None] * len(self._groups)
         self.step_count = 0
         self.history: list[dict[str, Any]] = []
         self._density, self._density_sum = 1.0, 0.0
         self._hook: Any = None
+        self._optimizer: torch.optim.Optimizer | None = None
 
     # -- the session ------------------------------------------------------------------------------------------------
 
@@ -90,10 +103,15 @@ class Pruner:
         check_free(self.weights)
         self._enforcement.check()
         if self.step_count == 0 and not self.history:
-            self._rank(0, self._turn(0))
+            self._draw_beginning()
+            self._rank(0, self._turn(0), self._learn(0))
         claim(self.weights, self.recipe.method)  # from here on nothing can fail
         self._enforcement.install()
-        self._hook = optimizer.register_step_post_hook(lambda its, *_: None if _was_skipped(its) else self.step())
+        hooks = [optimizer.register_step_post_hook(lambda its, *_: None if _was_skipped(its) else self.step())]
+        self._optimizer = optimizer
+        if self._regrowth is not None and self._regrowth.replaces_step:
+            hooks.append(optimizer.register_step_pre_hook(lambda *_: self._exchange_instead()))
+        self._hook = hooks
         self._enforcement.after_step()
         return self
 
@@ -106,16 +124,19 @@ class Pruner:
         step, in_use = self.step_count + 1, self._density
         turn = self._turn(step)
         self._enforcement.after_step()  # what the step has lifted is zero again before it could win a ranking
-        if self._rank(step, turn):
+        if self._rank(step, turn, self._learn(step)):
             self._enforcement.after_step()
+        if self._regrowth is not None and not self._regrowth.replaces_step:
+            self._exchange(step)
         self.step_count, self._density_sum = step, self._density_sum + in_use
 
     def detach(self) -> None:
         """Stop, leaving the weights as they are stored and the modules as they were."""
         if self._hook is None:
             return
-        self._hook.remove()
-        self._hook = None
+        for hook in self._hook:
+            hook.remove()
+        self._hook = self._optimizer = None
         self._enforcement.remove()
         release(self.weights)
 
@@ -221,16 +242,17 @@ class Pruner:
             self._check()
         return turn
 
-    def _rank(self, step: int, turn: Turn | None) -> bool:
+    def _rank(self, step: int, turn: Turn | None, learnt: bool = False) -> bool:
         """Rank anew what is due; whether that was anything. If it fails, nothing has changed."""
         moments = dict.fromkeys(turn.layers, turn.at) if turn else {}
-        due = {**self._moments(), **moments} if self._enforcement.restless else moments
+        again = self._moments() if self._enforcement.restless or learnt else {}
+        due = {**again, **moments}
         if not due:
             return False
         masks: dict[str, Tensor] = {}
         for at in dict.fromkeys(due.values()):
             weights = [self.weights[i] for group, moment in due.items() if moment == at for i in self._groups[group]]
-            masks |= decide(weights, self._choices, self.schedule.sparsity(at), self._own_at(at), _gradient)
+            masks |= rank(weights, self._choices, self.schedule.sparsity(at), self._own_at(at), self._known.of, self.masks)
         self._set(masks)
         for group, moment in moments.items():
             self._ranked_for[group] = moment
@@ -238,6 +260,48 @@ class Pruner:
             target = self.schedule.sparsity(turn.at)
             self.history.append({"step": step, "target": target, "sparsity": self.sparsity})
             _log.info("step %d: sparsity %.4f (target %.4f)", step, self.sparsity, target)
+        return True
+
+    def _draw_beginning(self) -> None:
+        """Masks for the initial sparsity, where the method draws them by other choices than it ranks by."""
+        if not (self._method.beginning and self.recipe.initial_sparsity):
+            return
+        said = dataclasses.replace(self.recipe, allocation_options={}, overrides={}, **self._method.beginning)
+        self._set(decide(self.weights, Choices.of(said, self._method), self.recipe.initial_sparsity))
+        self._enforcement.after_step()
+
+    def _learn(self, step: int) -> bool:
+        """Let a method that learns see the step; whether it wants all weights ranked anew."""
+        if type(self._method).learn is Method.learn:
+            return False
+        values = {w.name: w.parameter.detach() for w in self.weights}
+
+        def gradients() -> dict[str, Tensor]:
+            with self._enforcement.dense_gradients():
+                return self._known.gradients(step - 1)
+
+        return self._method.learn(Moment(step, self.recipe.total_steps, values, self.masks, gradients))
+
+    def _exchange_instead(self) -> None:
+        """Before the optimizer's step: where weights are exchanged at it, they are, and the optimizer finds no gradients."""
+        if self._exchange(self.step_count + 1) and self._optimizer is not None:
+            for group in self._optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad = None
+
+    def _exchange(self, step: int) -> bool:
+        """Exchange weights for dead ones where it is due; whether it was. If it fails, nothing has changed."""
+        regrowth = self._regrowth
+        if regrowth is None or not regrowth.due(step):
+            return False
+        cells = self._enforcement.cells
+        found = {w.name: exchanged(w, cells[w.name], regrowth, step, self.recipe.seed) for w in self.weights}
+        for weight in self.weights:
+            forget(weight, self._optimizer, found[weight.name][1])
+        self._set({name: mask for name, (mask, _) in found.items()})
+        self._enforcement.after_step()
+        moved = sum(int(torch.count_nonzero(grown)) for _, grown in found.values())
+        self.history.append({"step": step, "exchanged": moved, "sparsity": self.sparsity})
         return True
 
     def _set(self, masks: Mapping[str, Tensor]) -> None:
@@ -262,10 +326,3 @@ def _was_skipped(optimizer: torch.optim.Optimizer) -> bool:
     """Whether a fused optimizer has left out its own step because the gradient scaler found an overflow."""
     overflow = getattr(optimizer, "found_inf", None)
     return overflow is not None and bool(overflow)
-
-
-def _gradient(weight: Weight) -> dict[str, Tensor]:
-    if weight.parameter.grad is None:
-        raise BadInput(f"{weight.name!r} has no gradient at this step; a gradient criterion ranks after a backward pass, "
-                       "so let begin be at least 1 and do not clear gradients between backward and step")  # fmt: skip
-    return {"gradient": weight.parameter.grad.detach()}

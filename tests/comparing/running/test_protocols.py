@@ -20,8 +20,8 @@ from secateurs.comparing.spec import MASKED, PROTOCOLS, Dense, Optimizer, Point,
 from secateurs.errors import BadInput
 from secateurs.measure import multiply_adds, payload_bytes, stored_bytes
 from secateurs.planning import Plan
-from secateurs.train import prune
-from tests.comparing.toys import GMP, HALF, TASK, build, masked, run, start, weights
+from secateurs.train import Pruner, prune
+from tests.comparing.toys import GMP, HALF, TASK, build, data, masked, run, start, weights
 
 MAGNITUDE = run(method="magnitude")
 
@@ -116,6 +116,35 @@ def test_pruning_while_training_ends_at_the_point(folder: Path, tmp_path: Path) 
     alone = dataclasses.replace(TASK, dense=None)
     assert stage(run(task=alone, **GMP), tmp_path).first == 0  # from random weights where no dense model was trained
     assert execute(run(task=alone, **GMP), tmp_path)["inherited_steps"] == 0
+
+
+def test_a_method_with_batches_of_its_own_gets_training_batches_of_other_draws(folder: Path) -> None:
+    it = run(method="bip", options={"rate": 1.0})
+    row = execute(it, folder)
+    assert (row["sparsity"], row["method"], row["steps"]) == (0.5, "bip", 9)
+    cell = Cell(it, ready(it.task), Artefacts(folder))
+    torch.manual_seed(7)
+    batches = [cell.batch_beside(number) for number in range(9)]
+    after = torch.rand(2)
+    torch.manual_seed(7)
+    assert torch.equal(torch.rand(2), after), "the generators are as they were"
+    assert torch.equal(batches[3][0], cell.batch_beside(3)[0]) and not torch.equal(batches[3][0], batches[4][0])
+    assert [x.shape for x, _ in batches] == [(16, 6)] * 9
+    other = Cell(dataclasses.replace(it, seed=1), ready(it.task), Artefacts(folder))
+    assert not torch.equal(batches[0][0], other.batch_beside(0)[0])
+    text = Cell(it, ready(dataclasses.replace(TASK, data=lambda: {**data(), "train": "words"})), Artefacts(folder))
+    with pytest.raises(BadInput, match="method 'bip' takes batches beside those of the training loop"):
+        text.batch_beside(0)
+
+
+def test_any_method_with_a_schedule_prunes_while_the_model_trains(folder: Path) -> None:
+    ramp = {"schedule": "linear", "begin": 2, "end": 6, "every": 2}
+    said = {"method": "woodfisher", "options": {"gradients": 16, "block": 4}, **ramp}
+    row = execute(run(**said), folder)
+    assert (row["sparsity"], row["before"], row["method"]) == (0.5, None, "woodfisher")
+    found = stage(run(method="magnitude", **ramp), folder)
+    assert isinstance(found.session, Pruner) and list(found.session.schedule.updates()) == [2, 4, 6]
+    assert not isinstance(stage(run(method="magnitude", schedule="one-shot"), folder).session, Pruner)
 
 
 def test_rounds_end_at_the_same_counts_as_one_shot(folder: Path) -> None:

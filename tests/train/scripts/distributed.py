@@ -1,4 +1,4 @@
-"""Two gloo processes train one network without a pruner and with one of each variant, and one process does so alone.
+"""Two gloo processes train one network without a pruner and with one of each kind, and one process does so alone.
 
     python distributed.py FOLDER
 
@@ -21,7 +21,14 @@ from torch.profiler import ProfilerActivity, profile
 import secateurs as sc
 
 STEPS, RAMP = 9, {"sparsity": 0.7, "begin": 2, "end": 6, "every": 2}
-VARIANTS = ("keep", "overwrite", "straight-through")
+VARIANTS: dict[str, dict[str, Any]] = {
+    **{word: {"method": "gmp", "enforcement": word, **RAMP} for word in ("keep", "overwrite", "straight-through")},
+    "rigl": {"method": "rigl", "sparsity": 0.7, "every": 2, "total_steps": STEPS},
+    "journey": {"method": "journey", "total_steps": STEPS, **RAMP},
+    "granet": {"method": "granet", "initial_sparsity": 0.5, "total_steps": STEPS, **RAMP},
+    "woodfisher": {"method": "woodfisher", "schedule": "cubic", **RAMP},
+    "bip": {"method": "bip", "sparsity": 0.7, "total_steps": STEPS, "options": {"rate": 5.0}},
+}
 
 
 def network() -> nn.Sequential:
@@ -43,6 +50,17 @@ def optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9)
 
 
+def pruner_of(model: nn.Module, variant: str, part: slice) -> sc.Pruner:
+    """With ``part`` of each batch of its own, if it takes some."""
+    said = dict(VARIANTS[variant])
+    if variant not in ("bip", "woodfisher"):
+        return sc.Pruner(model, **said)
+    if variant == "woodfisher":  # a gradient is the mean of a batch, of which each of two processes has half
+        said["options"] = {"gradients": STEPS, "samples": len(range(8)[part])}
+    beside = [torch.randn(8, 6, generator=torch.Generator().manual_seed(i), dtype=torch.float64)[part] for i in range(STEPS)]
+    return sc.Pruner(model, data=beside, loss=lambda model, x: model(x).square().mean(), **said)
+
+
 def traffic(seen: profile) -> list[tuple[str, str]]:
     """Every collective of the process, those the gradient reducer starts included, with the shapes that gloo moved."""
     moved = [event for event in seen.events() if event.name.startswith(("c10d::", "gloo:"))]
@@ -52,7 +70,7 @@ def traffic(seen: profile) -> list[tuple[str, str]]:
 def session(rank: int, variant: str | None) -> dict[str, Any]:
     model = DistributedDataParallel(network())
     optimizer = optimizer_of(model)
-    pruner = sc.Pruner(model, "gmp", enforcement=variant, **RAMP) if variant else None
+    pruner = pruner_of(model, variant, slice(4 * rank, 4 * rank + 4)) if variant else None
     dist.barrier()
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
         if pruner:
@@ -76,7 +94,7 @@ def alone(variant: str) -> dict[str, Any]:
     """The same run in one process on whole batches."""
     model = network()
     optimizer = optimizer_of(model)
-    pruner = sc.Pruner(model, "gmp", enforcement=variant, **RAMP).attach(optimizer)
+    pruner = pruner_of(model, variant, slice(0, 8)).attach(optimizer)
     train(model, optimizer, slice(0, 8))
     masks = dict(pruner.masks)
     return {"masks": masks, "weights": pruner.finish().state_dict()}

@@ -6,16 +6,20 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from secateurs.comparing.recipes.checks import PRUNING
 from secateurs.comparing.recipes.values import known_keys, no_switch, one_of, placed
-from secateurs.comparing.spec import MASKED, PROTOCOLS, Arm
+from secateurs.comparing.spec import MASKED, PROTOCOLS, PRUNING, Arm, Optimizer, Retrain
 from secateurs.errors import BadInput, near
 from secateurs.recipe import Recipe, check_types
-from secateurs.registry import METHODS
+from secateurs.registry import METHODS, find_method
 
 __all__ = ["arm_from"]
 
-OWN = {"scratch-b": ("cap",), "iterative": ("rounds",)}  # keys of a protocol besides those of its kind
+OWN = {  # keys of a protocol besides those of its kind
+    "scratch-b": ("cap",),
+    "prune": ("retrain",),
+    "iterative": ("rounds",),
+    "tickets": ("rounds", "rewind", "strategy"),
+}
 
 
 def arm_from(data: Any) -> Arm:
@@ -30,7 +34,7 @@ def arm_from(data: Any) -> Arm:
         data = _by_name(data)
     if not isinstance(data, Mapping):
         raise BadInput(f"methods: {data!r} is neither a name nor a mapping with method or protocol")
-    protocol = data.get("protocol", "prune" if "method" in data else None)
+    protocol = data.get("protocol", _usual(data))
     with placed(f"methods: {_title(data)}"):
         if protocol is None:
             raise BadInput("say which method prunes (method:), or which protocol is followed (protocol:)")
@@ -50,6 +54,14 @@ def _by_name(name: str) -> dict[str, Any]:
                    f"({', '.join(PROTOCOLS)})" + near(name, [*METHODS, *PROTOCOLS]))  # fmt: skip
 
 
+def _usual(data: Mapping[str, Any]) -> str | None:
+    """The protocol of a method where none is said."""
+    if "method" not in data:
+        return None
+    known = data["method"] in METHODS if isinstance(data["method"], str) else False
+    return "tickets" if known and "rounds" in find_method(data["method"]).needs else "prune"
+
+
 def _title(data: Mapping[str, Any]) -> str:
     """What an error calls an arm before it is one."""
     return repr(data.get("name") or data.get("protocol") or data.get("method") or dict(data))
@@ -65,13 +77,22 @@ def _arm(data: Mapping[str, Any], protocol: str, own: tuple[str, ...]) -> Arm:
         settings = Recipe.typed(settings).to_dict()  # one spelling, because runs are named by it
     said = {key: data[key] for key in own if data.get(key) is not None}
     no_switch(said, protocol)
+    if "retrain" in said:
+        _known_retrain(said["retrain"])
     name = data.get("name") or _name(data, protocol)
     return check_types(Arm, {"name": name, "protocol": protocol, "settings": settings, **said})
+
+
+def _known_retrain(data: Any) -> None:
+    if isinstance(data, Mapping):
+        known_keys(data, [f.name for f in dataclasses.fields(Retrain)], " in retrain")
+        if isinstance(data.get("optimizer"), Mapping):
+            known_keys(data["optimizer"], [f.name for f in dataclasses.fields(Optimizer)], " in retrain: optimizer")
 
 
 def _name(data: Mapping[str, Any], protocol: str) -> str:
     if protocol in MASKED:
         return f"{protocol} of {data['of']}"
-    if protocol == "iterative":
-        return f"iterative {data['method']}"
-    return str(data["method"]) if protocol == "prune" else protocol
+    if protocol not in PRUNING:
+        return protocol
+    return str(data["method"]) if protocol == _usual(data) else f"{protocol} {data['method']}"

@@ -11,13 +11,13 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
-from secateurs.comparing.recipes.checks import PRUNING, check, fixed_share
+from secateurs.comparing.recipes.checks import check, finds_amount, fixed_share
 from secateurs.comparing.spec import MASKED, Arm, Comparison, Point, Run, Task
 from secateurs.errors import BadInput
 
 __all__ = ["runs", "steps", "with_baselines"]
 
-FROM_START = ("dense", *PRUNING)
+FROM_START = ("dense", "prune", "iterative")
 DENSE = Arm("dense", "dense")
 RANDOM = Arm("random", settings={"method": "random", "allocation": "uniform"})
 SMALL_DENSE = Arm("small-dense", "small-dense")
@@ -54,12 +54,16 @@ def with_baselines(comparison: Comparison, task: Task) -> tuple[Arm, ...]:
 
 
 def steps(run: Run) -> int:
-    """The most optimizer steps a run takes; ``scratch-b`` may take fewer."""
+    """The most optimizer steps a run takes; ``scratch-b`` and ``tickets`` may take fewer."""
     task = run.task
     if run.arm.protocol == "start":
         return task.dense.steps if task.dense and task.dense.checkpoint is None else 0
+    if run.arm.retrain is not None and run.arm.retrain.steps is not None:
+        return run.arm.retrain.steps
     if run.arm.protocol in FROM_START:
         return task.steps
+    if run.arm.protocol == "tickets":
+        return (run.arm.rounds + 1) * task.budget
     return math.floor(run.arm.cap * task.budget) if run.arm.protocol == "scratch-b" else task.budget
 
 
@@ -105,6 +109,8 @@ def _points(comparison: Comparison, task: Task, arms: tuple[Arm, ...]) -> dict[s
             return (None,)
         if arm.name in fixed:
             return (fixed[arm.name],)
+        if finds_amount(arm):
+            return (Point(),)
         return everywhere if arm.protocol == "small-dense" or _is_random(arm) else common
 
     return {arm.name: of(arm) for arm in arms if arm.protocol not in MASKED}

@@ -21,10 +21,10 @@ from secateurs.comparing.spec import Optimizer, Task, plain
 from secateurs.errors import BadInput, near
 from secateurs.recipe import Recipe
 
-__all__ = ["check_task"]
+__all__ = ["check_optimizer", "check_task"]
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
-RATES = ("constant", "cosine", "drops")
+RATES = ("constant", "cosine", "linear", "drops")
 SPLITS = ("train", "validation", "test")
 DIRECTIONS = ("higher", "lower")
 SELECTION = ("include", "exclude", "types", "exempt")
@@ -43,11 +43,11 @@ def check_task(task: Task) -> None:
     one_of("evaluate_on", task.evaluate_on, SPLITS)
     _check_widths(task)
     with placed("optimizer"):
-        _check_optimizer(task.optimizer)
+        check_optimizer(task.optimizer)
     if task.dense:
         with placed("dense"):
             whole("steps", task.dense.steps, 1)
-            _check_optimizer(task.dense.optimizer or task.optimizer)
+            check_optimizer(task.dense.optimizer or task.optimizer)
     with placed("selection"):
         known_keys(task.selection, SELECTION)
         Recipe.from_dict(task.selection)
@@ -99,7 +99,8 @@ def _check_widths(task: Task) -> None:
         raise BadInput("width is given twice: as the task's width and among its model_options; leave it out of those")
 
 
-def _check_optimizer(optimizer: Optimizer) -> None:
+def check_optimizer(optimizer: Optimizer) -> None:
+    """Raise :class:`BadInput` for settings that cannot work."""
     one_of("name", optimizer.name, OPTIMIZERS)
     one_of("rate", optimizer.rate, RATES)
     for key in ("lr", "factor"):

@@ -16,7 +16,7 @@ from secateurs.report.rows import Metric, Row, Spread, group, spread, verdict
 
 __all__ = ["Entry", "Gathered", "Pair", "TaskResults", "gather", "newest", "pair", "points_of"]
 
-_RANKS = {"dense": 0, "small-dense": 1, "random": 2, "prune": 3, "iterative": 4}
+_RANKS = {"dense": 0, "small-dense": 1, "random": 2, "prune": 3, "iterative": 4, "tickets": 5}
 
 
 @dataclass(frozen=True)

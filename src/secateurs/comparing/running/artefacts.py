@@ -31,9 +31,13 @@ class Artefacts:
         """The folder of a pruned run's plan."""
         return self.folder / "masks" / name
 
-    def checkpoint(self, name: str) -> Path:
-        """Where a run that is under way keeps its state."""
-        return self.folder / "state" / f"{name}.pt"
+    def checkpoint(self, name: str, round_: int | None = None) -> Path:
+        """Where a run that is under way keeps its state, or that of a round in it."""
+        return self.folder / "state" / (f"{name}.pt" if round_ is None else f"{name}.round{round_}.pt")
+
+    def checkpoints(self, name: str) -> list[Path]:
+        """All of a run's."""
+        return [self.checkpoint(name), *(self.folder / "state").glob(f"{name}.round*.pt")]
 
     def save_weights(self, model: nn.Module, name: str, value: float) -> None:
         """Write the state dict of ``model``, and the metric it has."""

@@ -3,26 +3,48 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from secateurs.comparing.running.artefacts import Artefacts
 from secateurs.comparing.running.data import Split
 from secateurs.comparing.running.masking import amount_of, ramped
-from secateurs.comparing.running.randomness import batch_at, mixed
+from secateurs.comparing.running.randomness import batch_at, mixed, own_randomness, seed_all, step_seed
 from secateurs.comparing.running.task import Ready
+from secateurs.comparing.running.training import Session
 from secateurs.comparing.spec import Optimizer, Run
+from secateurs.core.allocation import Borrowed, Ecoflap, find_allocation
 from secateurs.core.criteria import find_criterion
+from secateurs.core.masks import Masks
 from secateurs.errors import BadInput
 from secateurs.planning import Plan
 from secateurs.recipe import Recipe
 from secateurs.registry import find_method
-from secateurs.train import Held, Pruner, prune
+from secateurs.train import Held, prune
 
 __all__ = ["Cell", "Stage"]
 
-ANOTHER, CALIBRATION = 11, 13  # purposes of randomness, so that none repeats another's draws
+ANOTHER, CALIBRATION, BESIDE = 11, 13, 14  # purposes of randomness, so that none repeats another's draws
+
+
+class Pruning(Session, Protocol):
+    """A session as a run ends it and tells of it: :class:`secateurs.train.Held`, :class:`secateurs.Pruner` and their like."""
+
+    def finish(self) -> nn.Module:
+        """Leave nothing behind; the plain model."""
+
+    def plan(self) -> Plan:
+        """What has been removed."""
+
+    @property
+    def masks(self) -> Masks:
+        """By name, True = kept."""
+
+    @property
+    def average_density(self) -> float:
+        """Mean share of the selected weights in use over the steps."""
 
 
 @dataclass
@@ -34,12 +56,16 @@ class Stage:
     settings: Optimizer
     first: int = 0
     """Steps the model had before."""
-    session: Held | Pruner | None = None
+    session: Pruning | None = None
     start: float | None = None
     """The metric of the dense model that was begun with."""
     before: float | None = None
     """The metric straight after pruning in one shot."""
     width: float | None = None
+    into: int = 0
+    """Steps of the learning rate's course that lie before this stage: it goes on there."""
+    rounds: list[dict[str, Any]] | None = None
+    """What every round came to, of a run in rounds."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +126,30 @@ class Cell:
         seed = mixed(self.run.seed, round_, CALIBRATION)
         return [split.batch(batch_at(len(split), task.batch, seed, i)) for i in range(task.calibration)]
 
+    def batch_beside(self, number: int) -> Any:
+        """A training batch for a method that takes some beside those of the training loop: as these are, but other draws.
+
+        Raises:
+            BadInput: the training data is no split.
+        """
+        split, task = self.ready.data["train"], self.run.task
+        if not isinstance(split, Split):
+            raise BadInput(f"task {task.name!r}: method {self.settings()['method']!r} takes batches beside those of the "
+                           f"training loop, and data['train'], a {type(split).__name__}, is no split to take them "
+                           "from")  # fmt: skip
+        seed = mixed(self.run.seed, 0, BESIDE)
+        batch = split.batch(batch_at(len(split), task.batch, seed, number))
+        if self.ready.transform is None:
+            return batch
+        with own_randomness():
+            seed_all(step_seed(seed, number))
+            return self.ready.transform(batch)
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        """The task's, in the precision it trains in."""
+        with torch.autocast(self.ready.device.type, torch.bfloat16, enabled=self.run.task.autocast):
+            return self.ready.loss(model, batch)
+
     def prune_now(self, model: nn.Module, round_: int = 1, rounds: int = 1) -> Plan:
         """Prune ``model`` in place; gradients are of the task's loss in evaluation mode, without augmentation."""
         recipe = Recipe.from_dict(self.settings(round_, rounds))
@@ -112,5 +162,8 @@ class Cell:
 
 def _needs_data(recipe: Recipe) -> bool:
     method = find_method(recipe.method)(recipe.options)
-    criterion = find_criterion(recipe.with_defaults(method.defaults).criterion or "magnitude")
-    return "calibration" in method.needs or bool(criterion.needs - {"noise"})
+    settled = recipe.with_defaults(method.defaults)
+    criterion = find_criterion(settled.criterion or "magnitude")
+    allocation = find_allocation(settled.allocation or "uniform", **settled.allocation_options)
+    measured = bool(criterion.needs - {"noise"}) or isinstance(allocation, (Borrowed, Ecoflap))
+    return "calibration" in method.needs or measured

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from secateurs.comparing.recipes.grid import steps
 from secateurs.comparing.running.artefacts import Artefacts
 from secateurs.comparing.running.cell import Cell, Stage
 from secateurs.comparing.running.loop import supervised
@@ -18,8 +19,9 @@ from secateurs.comparing.running.protocols import stage_of
 from secateurs.comparing.running.randomness import own_randomness
 from secateurs.comparing.running.record import done_row, failed_row
 from secateurs.comparing.running.task import Ready, ready
+from secateurs.comparing.running.tickets import Carried, Tickets
 from secateurs.comparing.running.training import Training
-from secateurs.comparing.spec import Run
+from secateurs.comparing.spec import PRUNING, Run
 from secateurs.errors import BadInput
 from secateurs.measure.mode import computing_with
 
@@ -28,7 +30,7 @@ __all__ = ["Tell", "device_here", "execute", "failed", "stored", "take_steps"]
 Tell = Callable[[str, int, int], None]
 """Called with the name of a run, its step and its number of steps."""
 
-KEEPS_MASKS = ("prune", "iterative")
+KEEPS_MASKS = PRUNING
 
 
 def execute(run: Run, folder: Path, tell: Tell = lambda name, step, steps: None) -> dict[str, Any]:
@@ -47,15 +49,15 @@ def execute(run: Run, folder: Path, tell: Tell = lambda name, step, steps: None)
         task = ready(run.task, device_here())
         artefacts = Artefacts(Path(folder))
         stage = stage_of(Cell(run, task, artefacts))
-        training = _training(run, task, stage, artefacts, tell)
-        take_steps(task, training)
+        stage, training = _trained(run, task, stage, artefacts, tell)
         model = stage.model if stage.session is None else stage.session.finish()
         trained = time.perf_counter()
         value = task.evaluate(model)
         evaluated = time.perf_counter()
         _keep(run, stage, artefacts, model, value)
         row = done_row(run, task, stage, training, model, value)
-    artefacts.checkpoint(run.name).unlink(missing_ok=True)
+    for left in artefacts.checkpoints(run.name):
+        left.unlink(missing_ok=True)
     ended = time.perf_counter()
     evaluation = training.evaluation_seconds + evaluated - trained
     row["seconds"] = {"training": training.seconds, "evaluation": evaluation, "measuring": ended - evaluated,
@@ -83,7 +85,24 @@ def device_here() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _training(run: Run, task: Ready, stage: Stage, artefacts: Artefacts, tell: Tell) -> Training:
+def _trained(run: Run, task: Ready, stage: Stage, artefacts: Artefacts, tell: Tell) -> tuple[Stage, Training]:
+    """``stage`` and its training when all steps have been taken, those of every round where there are rounds."""
+    if not isinstance(stage.session, Tickets):
+        training = _training(run, task, stage, artefacts.checkpoint(run.name), tell)
+        take_steps(task, training)
+        return stage, training
+    whole = steps(run)
+
+    def train(part: Stage, number: int, before: int) -> Training:
+        path = artefacts.checkpoint(run.name, number)
+        training = _training(run, task, part, path, lambda name, step, _: tell(name, before + step, whole))
+        take_steps(task, training)
+        return training
+
+    return Carried(stage, train, task.evaluate, artefacts.checkpoint(run.name)).all()
+
+
+def _training(run: Run, task: Ready, stage: Stage, checkpoint: Path, tell: Tell) -> Training:
     if run.task.evaluate_every and "validation" not in task.data:
         raise BadInput(f"task {run.task.name!r}: evaluate_every evaluates on data['validation'], which there is not")
     return Training(
@@ -95,12 +114,14 @@ def _training(run: Run, task: Ready, stage: Stage, artefacts: Artefacts, tell: T
         settings=stage.settings,
         autocast=run.task.autocast,
         first=stage.first,
+        into=stage.into,
         name=run.name,
         session=stage.session,
-        checkpoint=artefacts.checkpoint(run.name),
+        checkpoint=checkpoint,
         tell=tell,
         evaluate=partial(task.evaluate, split="validation"),
         evaluate_every=run.task.evaluate_every,
+        validation_loss=task.validation_loss,
     )
 
 

@@ -32,8 +32,8 @@ def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimiz
 def rate_at(lr: float, settings: Optimizer, step: int, steps: int) -> float:
     """The learning rate of the 0-based ``step`` of ``steps``, the highest being ``lr``.
 
-    A linear warm-up over the share ``warmup`` of the steps; then ``constant``, half a ``cosine`` to zero over what is left, or
-    ``drops``: times ``factor`` at every one of the ``milestones``, shares of all steps.
+    A linear warm-up over the share ``warmup`` of the steps; then ``constant``, half a ``cosine`` or a ``linear`` fall to zero
+    over what is left, or ``drops``: times ``factor`` at every one of the ``milestones``, shares of all steps.
 
     Raises:
         BadInput: no such curve.
@@ -43,8 +43,10 @@ def rate_at(lr: float, settings: Optimizer, step: int, steps: int) -> float:
         return lr * (step + 1) / warm
     if settings.rate == "constant":
         return lr
+    if settings.rate == "linear":
+        return lr * (steps - step) / max(1, steps - warm)
     if settings.rate == "cosine":
         return lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
     if settings.rate == "drops":
         return lr * settings.factor ** sum(step >= share * steps for share in settings.milestones)
-    raise BadInput(f"rate {settings.rate!r} is unknown; there are constant, cosine and drops")
+    raise BadInput(f"rate {settings.rate!r} is unknown; there are constant, cosine, linear and drops")

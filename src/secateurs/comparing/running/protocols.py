@@ -5,15 +5,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 
+from secateurs.comparing.gradual import while_training
 from secateurs.comparing.running.artefacts import fill
 from secateurs.comparing.running.cell import ANOTHER, Cell, Stage
 from secateurs.comparing.running.costs import masked_work, rival_width
 from secateurs.comparing.running.masking import Rounds, draw_to_fit, shuffled
 from secateurs.comparing.running.randomness import mixed
+from secateurs.comparing.running.tickets import tickets
+from secateurs.comparing.spec import Retrain
 from secateurs.errors import BadInput, near
+from secateurs.planning import Plan
 from secateurs.recipe import Recipe
 from secateurs.registry import find_method
 from secateurs.train import Held, Pruner
+from secateurs.train.retraining import Retraining
 
 __all__ = ["STAGES", "stage_of"]
 
@@ -41,13 +46,28 @@ def _small_dense(cell: Cell) -> Stage:
 
 
 def _prune(cell: Cell) -> Stage:
-    stage = cell.beginning()
+    stage, retrain = cell.beginning(), cell.run.arm.retrain
     recipe = Recipe.from_dict(cell.settings())
-    if "training" in find_method(recipe.method).needs:
+    needs = find_method(recipe.method).needs
+    if while_training(cell.run.arm):
         said = {**cell.settings(), "total_steps": stage.steps}
-        return dataclasses.replace(stage, session=Pruner(stage.model, Recipe.from_dict(said)))
+        data = cell.batch_beside if "batches" in needs else None
+        return dataclasses.replace(stage, session=Pruner(stage.model, Recipe.from_dict(said), data=data, loss=cell.loss))
     plan = cell.prune_now(stage.model)
-    return dataclasses.replace(stage, session=Held(stage.model, plan), before=cell.ready.evaluate(stage.model))
+    stage = dataclasses.replace(stage, before=cell.ready.evaluate(stage.model))
+    if retrain is not None:
+        return _retrained(stage, plan, retrain, cell)
+    return dataclasses.replace(stage, session=Held(stage.model, plan))
+
+
+def _retrained(stage: Stage, plan: Plan, said: Retrain, cell: Cell) -> Stage:
+    """A part of the pruned model trains, for its own steps and with its own optimizer; nothing does for no steps."""
+    steps = stage.steps if said.steps is None else said.steps
+    if steps == 0:
+        return dataclasses.replace(stage, steps=0, session=Held(stage.model, plan))
+    session = Retraining(stage.model, plan, parts=said.parts, adapter=said.adapter, rank=said.rank, alpha=said.alpha,
+                         dropout=said.dropout, seed=cell.run.seed)  # fmt: skip
+    return dataclasses.replace(stage, steps=steps, settings=said.optimizer or stage.settings, session=session)
 
 
 def _iterative(cell: Cell) -> Stage:
@@ -93,6 +113,7 @@ STAGES: Mapping[str, Callable[[Cell], Stage]] = {
     "small-dense": _small_dense,
     "prune": _prune,
     "iterative": _iterative,
+    "tickets": tickets,
     "scratch-e": _scratch,
     "scratch-b": _scratch_b,
     "reinitialised": _reinitialised,

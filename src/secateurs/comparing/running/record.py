@@ -14,9 +14,10 @@ from secateurs.comparing.running.cell import Stage
 from secateurs.comparing.running.costs import costs
 from secateurs.comparing.running.task import Ready
 from secateurs.comparing.running.training import Training
-from secateurs.comparing.spec import MASKED, SCHEMA, Run
+from secateurs.comparing.spec import MASKED, PRUNING, SCHEMA, Run
 from secateurs.planning import choose_weights
 from secateurs.recipe import Recipe
+from secateurs.train.retraining import Retraining
 from secateurs.version import __version__
 
 __all__ = ["done_row", "error_of", "failed_row", "versions"]
@@ -44,6 +45,7 @@ def done_row(run: Run, ready: Ready, stage: Stage, training: Training, model: nn
         "before": stage.before,
         "start": stage.start,
         "history": training.history,
+        **({} if stage.rounds is None else {"rounds": stage.rounds}),
         "steps": stage.steps,
         "inherited_steps": inherited,
         "batch": task.batch,
@@ -59,6 +61,7 @@ def done_row(run: Run, ready: Ready, stage: Stage, training: Training, model: nn
         "device": str(ready.device),
         "versions": versions(),
         "code": dict(ready.code),
+        **({"trained_share": session.share} if isinstance(session, Retraining) else {}),
         "determined_by": run.determined_by(),
     }
 
@@ -87,13 +90,13 @@ def _heading(run: Run, status: str) -> dict[str, Any]:
 
 
 def _method(run: Run) -> str | None:
-    return run.arm.settings.get("method", "magnitude") if run.arm.protocol in ("prune", "iterative") else None
+    return run.arm.settings.get("method", "magnitude") if run.arm.protocol in PRUNING else None
 
 
 def _inherited(run: Run) -> int:
     """Steps of the dense model that the run goes on with: none where it begins with random weights."""
     task, own = run.task, run.arm.protocol
-    if task.dense is None or own in (*MASKED, "small-dense") or (own == "start" and task.dense.checkpoint is None):
+    if task.dense is None or own in (*MASKED, "small-dense", "tickets") or (own == "start" and task.dense.checkpoint is None):
         return 0
     return task.dense.steps
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateurs.comparing.metrics import METRICS
-from secateurs.comparing.running.data import shares_examples, split_of, wrap
+from secateurs.comparing.metrics import METRICS, TOGETHER
+from secateurs.comparing.running.data import Split, shares_examples, split_of, wrap
 from secateurs.comparing.running.loop import cross_entropy
 from secateurs.comparing.running.randomness import seed_all
 from secateurs.comparing.spec import Named, Task, plain
@@ -83,6 +83,18 @@ class Ready:
         if not torch.isfinite(torch.tensor(value, dtype=torch.float64)):
             raise NotFinite(f"{said} gave {value}")
         return value
+
+    def validation_loss(self, model: nn.Module) -> float | None:
+        """The mean loss of ``model`` over the validation examples, in evaluation mode; None where they are no split."""
+        split = self.data.get("validation")
+        if not isinstance(split, Split) or self.train is not None:
+            return None
+        total = 0.0
+        with evaluating(model):
+            for at in range(0, len(split), TOGETHER):
+                index = torch.arange(at, min(at + TOGETHER, len(split)))
+                total += float(self.loss(model, split.batch(index))) * len(index)
+        return total / len(split)
 
     @property
     def metric_name(self) -> str:

@@ -74,6 +74,8 @@ class Training:
     autocast: bool = False
     """Whether the task wants matrix products in bfloat16: ``torch.autocast(..., enabled=training.autocast)``."""
     first: int = 0
+    into: int = 0
+    """Steps of the learning rate's course that lie before ``first``."""
     name: str = ""
     session: Session | None = None
     checkpoint: Path | None = None
@@ -81,6 +83,8 @@ class Training:
     evaluate: Callable[[nn.Module], float] | None = None
     """The metric on the validation split, for the history."""
     evaluate_every: int | None = None
+    validation_loss: Callable[[nn.Module], float | None] | None = None
+    """The mean loss on the validation split, for the history beside the metric."""
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     """Spent on training so far, evaluations and checkpoints left out."""
@@ -129,7 +133,7 @@ class Training:
             step = self._step
             seed_all(step_seed(self.seed, self.first + step))
             for group, lr in zip(self._optimizer.param_groups, self._rates, strict=True):
-                group["lr"] = rate_at(lr, self.settings, step, self.steps)
+                group["lr"] = rate_at(lr, self.settings, self.into + step, self.into + self.steps)
             yield self.first + step
             if self._step != step + 1:
                 raise BadInput(f"run {self.name!r}: call done() once for every step that remaining() gives; at step "
@@ -187,7 +191,10 @@ class Training:
         self._stop_clock()
         value = self.evaluate(self.model) if self.evaluate and self.evaluate_every else None
         loss = math.fsum(self._losses) / len(self._losses)
-        self.history.append({"step": self._step, "loss": loss, "value": value})
+        entry = {"step": self._step, "loss": loss, "value": value}
+        if self.evaluate_every and self.validation_loss:
+            entry["validation_loss"] = self.validation_loss(self.model)
+        self.history.append(entry)
         self._losses = []
         self.evaluation_seconds += time.perf_counter() - self._clock
         self._clock = time.perf_counter()

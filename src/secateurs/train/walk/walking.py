@@ -20,7 +20,7 @@ from secateurs.models import Left, Survey, Weight, unwrap
 from secateurs.statistics import find_accumulator
 from secateurs.train.walk.collect import Collector, Inputs
 from secateurs.train.walk.experts import configurations, eager_experts
-from secateurs.train.walk.padding import tokens_of
+from secateurs.train.walk.padding import Tokens, tokens_of
 from secateurs.train.walk.parallel import Ranks
 from secateurs.train.walk.precision import computing_in
 from secateurs.train.walk.replay import Call, Forward, Replay, as_it_is, default_forward
@@ -28,9 +28,45 @@ from secateurs.train.walk.route import Route, find_route
 from secateurs.train.walk.state import State, digest, digest_of_batches, own_tensors
 from secateurs.train.walk.store import Store
 
-__all__ = ["Block", "Source", "Walked", "walk"]
+__all__ = ["Block", "Runs", "Source", "Walked", "walk"]
 
 PROPAGATE = ("pruned", "dense")
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The calibration batches of this process, each run up to the block by what its predecessors give now.
+
+    ``batches`` are their numbers. In a call the block's arguments are without gradients, which are off and may be put on.
+    """
+
+    batches: range
+    _name: str
+    _replay: Replay = field(repr=False)
+    _store: Store = field(repr=False)
+    _precision: Callable[[], AbstractContextManager[object]] = field(repr=False)
+
+    def __call__(self, batch: int, call: Call = as_it_is) -> list[Any]:
+        """What the block gives, called as ``call`` says, once for every time the model calls it."""
+        with self._precision():
+            return self._replay.run(batch, self._name, call)
+
+    def tokens(self, batch: int, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tokens:
+        """The real tokens of a call with these arguments."""
+        return tokens_of(self._replay.batch(batch), forward, args, kwargs)
+
+    def keep(self, batch: int, value: Any) -> None:
+        """Keep ``value`` where activations are kept, within the walk's budget of memory."""
+        self._store.put((batch, self._name, "kept"), value)
+
+    def kept(self, batch: int) -> Any:
+        """What :meth:`keep` was given."""
+        return self._store.get((batch, self._name, "kept"))
+
+    def drop(self) -> None:
+        """Forget what was kept of all batches."""
+        for batch in self.batches:
+            self._store.drop((batch, self._name, "kept"))
 
 
 @dataclass(frozen=True)
@@ -45,6 +81,7 @@ class Block:
         unseen: names of weights whose layer no batch reached: there is nothing to judge them by, and no statistics.
         ranks: where several processes walk together, ``weights`` are this one's alone, and it must learn of the others' by
             the methods of ``ranks``.
+        runs: runs of the block on the calibration batches, for a visit that needs more than statistics.
     """
 
     name: str
@@ -55,6 +92,7 @@ class Block:
     statistics: Mapping[str, Inputs] = field(repr=False)
     unseen: tuple[str, ...] = ()
     ranks: Ranks = field(default_factory=Ranks, repr=False)
+    runs: Runs | None = field(default=None, repr=False)
 
     def rare(self, share: float = 0.1) -> list[tuple[str, int, int]]:
         """Experts that got less than ``share`` of an even portion of the routed tokens: (weight, expert, tokens)."""
@@ -220,7 +258,7 @@ def walk(
         at = State(state, identity) if state is not None and ranks.first else None
         finished = ranks.of_first(len(at.finished) if at else 0)
         collector = partial(Collector, wants=wants, dtype=dtype, share=share)
-        steps = _Steps(route, replay, source, at, finished, propagate == "dense", collector, ranks, mine, precision)
+        steps = _Steps(route, replay, store, source, at, finished, propagate == "dense", collector, ranks, mine, precision)
         facts = {}
         for index, stop in enumerate(route.stops):
             facts[stop.name] = steps.take(index, visit)
@@ -235,6 +273,7 @@ class _Steps:
 
     route: Route
     replay: Replay
+    store: Store
     source: Source
     state: State | None  # the first process's
     finished: int  # blocks that are in it already
@@ -273,7 +312,8 @@ class _Steps:
         collector.check()
         mine = tuple(weight for weight in stop.weights if owners.get(weight.name, 0) == self.ranks.rank)
         unseen = tuple(weight.name for weight in mine if weight.name not in owners)
-        block = Block(stop.name, index, len(self.route.stops), stop.module, mine, collector.inputs, unseen, self.ranks)
+        runs = Runs(self.batches, stop.name, self.replay, self.store, self.precision)
+        block = Block(stop.name, index, len(self.route.stops), stop.module, mine, collector.inputs, unseen, self.ranks, runs)
         facts = dict(visit(block) or {})
         self.ranks.spread((weight.parameter, owners[weight.name]) for weight in stop.weights if weight.name in owners)
         if not self.dense:

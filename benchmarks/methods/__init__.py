@@ -1,0 +1,1 @@
+"""The small experiment of every method whose question a recipe cannot ask."""
