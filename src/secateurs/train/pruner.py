@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from secateurs.core.allocation import Uniform
 from secateurs.core.masks import Masks
+from secateurs.core.method import Method
 from secateurs.core.schedules import Turn, together
 from secateurs.errors import BadInput
 from secateurs.models import Weight, unwrap
@@ -47,6 +48,8 @@ class Pruner:
         said = Recipe.of(method, settings)
         self._given, self._model = model, unwrap(model)
         self._method = find_method(said.method)(said.options)
+        if said.structures:
+            raise BadInput(_not_here(said, self._method))
         if "calibration" in self._method.needs:
             raise BadInput(f"{said.method!r} prunes a trained model block by block: use secateurs.prune(model, "
                            f"{said.method!r}, ..., calibration=batches)")  # fmt: skip
@@ -269,3 +272,13 @@ def _gradient(weight: Weight) -> dict[str, Tensor]:
         raise BadInput(f"{weight.name!r} has no gradient at this step; a gradient criterion ranks after a backward pass, "
                        "so let begin be at least 1 and do not clear gradients between backward and step")  # fmt: skip
     return {"gradient": weight.parameter.grad.detach()}
+
+
+def _not_here(said: Recipe, method: Method) -> str:
+    """What to call for structures, whose tensors become smaller at once."""
+    name = "magnitude" if "training" in method.needs else said.method
+    named = "" if method.structures else f"structures={list(said.structures)}, "
+    data = "calibration=batches, " if method.needs and name == said.method else ""
+    return (f"structures={list(said.structures)} make tensors smaller, at once and from a traced model, and a Pruner masks "
+            f"single weights while a model trains: call secateurs.prune(model, {name!r}, {named}example=inputs, "
+            f"{data}ratio=0.3) and train the model it gives (optimizer= takes its state along)")  # fmt: skip
