@@ -8,6 +8,7 @@ from benchmarks.beside.page import RESULTS as BESIDE
 from benchmarks.beside.page import section as beside
 from benchmarks.comparison.oracle import section as oracle
 from benchmarks.comparison.page import section as comparison
+from benchmarks.coverage.page import section as coverage
 from benchmarks.engine.page import section as engine
 from benchmarks.families.page import section as families
 from benchmarks.harness.page import section as harness
@@ -15,6 +16,8 @@ from benchmarks.language.page import RESULTS as LANGUAGE
 from benchmarks.language.page import section as language
 from benchmarks.solver.page import RESULTS as SOLVER
 from benchmarks.solver.page import section as solver
+from benchmarks.structured.language_page import language_section
+from benchmarks.structured.page import section as structured
 
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 HEAD = """\
@@ -29,7 +32,8 @@ def main() -> int:
     """Write the page."""
     parts = ((LANGUAGE, language), (BESIDE, beside), (SOLVER, solver))
     models = [say() for results, say in parts if results.is_file()]
-    sections = (HEAD, comparison(), oracle(), families(), *models, engine(), harness())
+    smaller = (coverage(), structured(), language_section())
+    sections = (HEAD, comparison(), oracle(), families(), *models, *smaller, engine(), harness())
     PAGE.write_text("\n".join(sections).rstrip() + "\n", encoding="utf-8")
     print(f"wrote {PAGE}")
     return 0

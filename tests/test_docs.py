@@ -141,6 +141,33 @@ def test_pages_of_methods_in_rounds(page: str, tmp_path: Path, monkeypatch: pyte
         assert len(names["rounds"].report()) == (9 if page == "lottery-rewind" else 11)
 
 
+def test_commands_of_the_structures_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In their order, on a small network and a small Llama in the place of the ones that are named."""
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("onnxruntime")
+    typer = pytest.importorskip("typer.testing")
+    from safetensors.torch import save_file
+
+    from secateurs.cli.app import app
+    from tests.planning.nets import Residual
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "nets.py").write_text("from tests.planning.nets import Residual as make_model\n", encoding="utf-8")
+    save_file(Residual().state_dict(), tmp_path / "net.safetensors")
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config = transformers.LlamaConfig(vocab_size=40, num_key_value_heads=2, **sizes)
+    transformers.LlamaForCausalLM(config).save_pretrained("llama")
+    given = commands("docs/structures.md")
+    assert len(given) == 12
+    for words in given:
+        done = typer.CliRunner().invoke(app, words[1:])
+        assert done.exit_code == 0, f"{' '.join(words)}: {done.output}"
+    assert {"half", "smaller", "planned", "model.onnx", "small.onnx", "quarter.onnx"} <= {
+        path.name for path in tmp_path.iterdir()
+    }
+
+
 def test_callbacks_of_the_guide_are_there() -> None:
     pytest.importorskip("transformers")
     pytest.importorskip("lightning")
@@ -170,7 +197,7 @@ def commands(page: str) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines if line.startswith("secateurs ")]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/command.md", "docs/language.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/command.md", "docs/language.md", "docs/structures.md"])
 def test_commands_and_flags_exist(page: str) -> None:
     typer = pytest.importorskip("typer")
     from secateurs.cli.app import app

@@ -24,8 +24,9 @@ INTRODUCTION = """\
 {count} architectures: the plain PyTorch networks of `benchmarks/nets`, and one class for every vision and text model type of
 transformers {transformers} that builds in a tiny random configuration and exports with torch {torch}; {left_out} more do not,
 each with its reason in `benchmarks/coverage/architectures.json`. This library passes where 30 % of a class of groups that holds
-at least a tenth of the parameters goes and the result is verified; {peer}, with the settings of its own examples, where the
-pruned model runs and at least 3 % of its parameters are gone. Whether that model is still the same function is not asked.
+at least a tenth of the parameters goes and the result is verified. It fails closed where it refuses with a reason before it
+changes anything; any other error is a defect. {peer} passes, with the settings of its own examples, where the pruned model runs
+and at least 3 % of its parameters are gone. Whether that model is still the same function is not asked.
 """
 
 
@@ -44,8 +45,9 @@ def section(results: Path = RESULTS, listed: Path = LIST) -> str:
              for family, title in FAMILIES.items()}  # fmt: skip
     lines = [(title, *_line(found, sides)) for title, found in names.items()]
     total = ("all", *_line([row["name"] for row in known["architectures"]], sides))
-    table = Table(("architectures", "number", *tools.values()), (tuple(lines), (total,))).markdown()
-    return "\n".join([head, table, *(_reasons(tools[tool], rows) for tool, rows in sides.items())])
+    columns = ("architectures", "number", f"{tools['ours']}: pass", "fail closed", "defects", f"{tools['peer']}: pass")
+    table = Table(columns, (tuple(lines), (total,))).markdown()
+    return "\n".join([head, table, *_failures(tools["ours"], sides["ours"]), _reasons(tools["peer"], sides["peer"])])
 
 
 def _rows(path: Path) -> dict[str, dict[str, Any]]:
@@ -55,17 +57,25 @@ def _rows(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _line(names: list[str], sides: dict[str, dict[str, dict[str, Any]]]) -> tuple[str, ...]:
-    """How many there are, and of those measured how many passed, by side."""
-    found = [str(len(names))]
-    for rows in sides.values():
-        there = [rows[name] for name in names if name in rows]
-        passed = sum(row["status"] == "done" for row in there)
-        found.append(f"{passed} of {len(there)}" if there else "")
-    return tuple(found)
+    """How many there are; of those measured, how many pass, refuse and err here, and how many pass there."""
+    ours, theirs = ([rows[name] for name in names if name in rows] for rows in (sides["ours"], sides["peer"]))
+    failed = [row for row in ours if row["status"] != "done"]
+    refusals = sum(bool(row.get("is_refusal")) for row in failed)
+    return (str(len(names)), _passed(ours), str(refusals), str(len(failed) - refusals), _passed(theirs))
+
+
+def _passed(rows: list[dict[str, Any]]) -> str:
+    return f"{sum(row['status'] == 'done' for row in rows)} of {len(rows)}" if rows else ""
+
+
+def _failures(tool: str, rows: dict[str, dict[str, Any]]) -> list[str]:
+    """Every architecture that did not pass here, with its reason."""
+    failed = [f"- `{name}`: {row['reason']}" for name, row in rows.items() if row["status"] != "done"]
+    return [f"{tool}, what did not pass:\n", *failed, ""] if failed else [f"{tool}: none failed.\n"]
 
 
 def _reasons(tool: str, rows: dict[str, dict[str, Any]]) -> str:
-    """What the failures were, the commonest first, by the type of error."""
+    """What its failures were, the commonest first, by the type of error."""
     reasons = Counter(row["reason"].split(":")[0] for row in rows.values() if row["status"] != "done")
     if not reasons:
         return f"{tool}: none failed.\n"

@@ -27,19 +27,30 @@ __all__ = ["FILE", "RUNS", "main", "row"]
 FILE = "language.jsonl"
 STRUCTURES = ["heads", "neurons"]
 _FIT = {"recovery": "reconstruct"}
-#: Name of a run -> the method, and settings beside its defaults; heads are ranked among heads, neurons among neurons.
+_EACH = {"scope": "local"}
+_RANKED = {"scope": "kind"}
+_ALL = {"scope": "global"}
+#: Name of a run -> the method, and settings beside its defaults. Without more every layer loses the same share of its heads
+#: and of its neurons; "ranked" ranks heads among heads and neurons among neurons of all layers, "global" all of them together.
 RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "dense": ("", {}),
     "random": ("random-channels", {}),
-    "magnitude": ("magnitude", {"scope": "kind"}),
-    "magnitude+fit": ("magnitude", {"scope": "kind", **_FIT}),
-    "taylor": ("taylor-channels", {"scope": "kind"}),
-    "taylor+fit": ("taylor-channels", {"scope": "kind", **_FIT}),
-    "obspa-costs": ("obspa", {"recovery": "none", "scope": "kind"}),
-    "obspa": ("obspa", {"scope": "kind"}),
-    "obspa-all": ("obspa", {"scope": "kind", "options": {"layers": "all"}}),
-    "obspa-dense": ("obspa", {"scope": "kind", "options": {"inputs": "dense"}}),
-    "obspa-by-size": ("obspa", {"scope": "kind", "normalize": "none"}),
+    "magnitude": ("magnitude", _EACH),
+    "taylor": ("taylor-channels", _EACH),
+    "obspa": ("obspa", _EACH),
+    "magnitude+fit": ("magnitude", _EACH | _FIT),
+    "taylor+fit": ("taylor-channels", _EACH | _FIT),
+    "random+fit": ("random-channels", _FIT),
+    "magnitude-ranked": ("magnitude", _RANKED),
+    "taylor-global": ("taylor-channels", _ALL),
+    "taylor-global+fit": ("taylor-channels", _ALL | _FIT),
+    "obspa-costs": ("obspa", _EACH | {"recovery": "none"}),
+    "obspa-ranked": ("obspa", _RANKED),
+    "taylor-ranked+fit": ("taylor-channels", _RANKED | _FIT),
+    "obspa-all": ("obspa", _EACH | {"options": {"layers": "all"}}),
+    "obspa-damped": ("obspa", _EACH | {"options": {"dampening": 0.1}}),
+    "obspa-dense": ("obspa", _EACH | {"options": {"inputs": "dense"}}),
+    "obspa-global-by-size": ("obspa", _ALL | {"normalize": "none"}),
 }
 
 

@@ -38,7 +38,7 @@ class Side(Protocol):
 def main(side: Side, arguments: list[str] | None = None) -> int:
     """Do what is not done yet; 1 if any of it failed."""
     said = _parser().parse_args(arguments)
-    judge, bad = Judge(said.epochs), 0
+    judge, bad = Judge(said.epochs, said.repeats, said.test_images, said.train_images), 0
     with Results(said.out / side.file) as results:
         for name in side.names():
             run = f"{name}-epochs-{said.epochs}"
@@ -59,6 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--flops", type=float, default=0.5, help="share of the multiply-adds that is left")
     parser.add_argument("--epochs", type=int, default=0, help="of training afterwards")
+    parser.add_argument("--train-images", type=int, help="that an epoch goes through; by default all")
+    parser.add_argument("--test-images", type=int, help="that accuracies are of; by default all")
+    parser.add_argument("--repeats", type=int, default=20, help="of every timing")
     parser.add_argument("--only", nargs="*", default=[], help="names or patterns, as taylor-*")
     return parser
 

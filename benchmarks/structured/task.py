@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -32,10 +32,17 @@ Prune = Callable[[nn.Module], nn.Module]
 
 @dataclass(frozen=True)
 class Cut:
-    """What a side gives back: the pruned model, and the seconds from the traced model to it."""
+    """What a side gives back.
+
+    Attributes:
+        model: the pruned network.
+        seconds: of processor time, for planning and cutting once the network was traced.
+        more: what only this side can say, for the row.
+    """
 
     model: nn.Module
     seconds: float
+    more: dict[str, float] = field(default_factory=dict)
 
 
 def dense() -> nn.Module:
@@ -55,11 +62,15 @@ def calibration(images: int = CALIBRATION) -> list[tuple[Tensor, Tensor]]:
 
 
 class Judge:
-    """Measures pruned copies of the trained network: accuracies on the test images, multiply-adds, parameters, time."""
+    """Measures pruned copies of the trained network: accuracies on the test images, multiply-adds, parameters, time.
 
-    def __init__(self, epochs: int = 1, repeats: int = 20):
+    ``test`` and ``train`` are how many images of each set are used, drawn with seed 0; None takes all.
+    """
+
+    def __init__(self, epochs: int = 1, repeats: int = 20, test: int | None = None, train: int | None = None):
         self.epochs, self.repeats = epochs, repeats
         self.data, self.dense = cifar.data(), dense()
+        self.drawn = {part: _drawn(len(self.data[part]), count) for part, count in (("test", test), ("train", train))}
         self.images = calibration()
         self.multiply_adds = multiply_adds(self.dense, torch.randn(EXAMPLE)).dense
 
@@ -69,7 +80,7 @@ class Judge:
         sizes = [sum(p.numel() for p in model.parameters()) for model in (self.dense, cut.model)]
         row = {"schema": SCHEMA, "run": run, "status": "done", "tool": tool, "flops": left / self.multiply_adds,
                "multiply_adds": left, "parameters": sizes[1], "dense_parameters": sizes[0], "seconds": cut.seconds}  # fmt: skip
-        row |= self.times(cut.model) | {"straight": self.accuracy(cut.model)}
+        row |= cut.more | self.times(cut.model) | {"straight": self.accuracy(cut.model)}
         again = copy.deepcopy(cut.model)
         reestimate(again, self.images)
         row["reestimated"] = self.accuracy(again)
@@ -77,12 +88,13 @@ class Judge:
             began = time.perf_counter()
             for _ in range(self.epochs):
                 self.train(again)
-            row |= {"epochs": self.epochs, "trained": self.accuracy(again), "training_seconds": time.perf_counter() - began}
-        return {**row, "calibration": CALIBRATION, **circumstances()}
+            row |= {"epochs": self.epochs, "trained": self.accuracy(again), "training_seconds": time.perf_counter() - began,
+                    "train_images": len(self.drawn["train"])}  # fmt: skip
+        return {**row, "test_images": len(self.drawn["test"]), "calibration": CALIBRATION, **circumstances()}
 
     def accuracy(self, model: nn.Module) -> float:
-        """Top-1 on all test images, of a copy in evaluation mode."""
-        return accuracy(model, _batches(self.data["test"], torch.arange(len(self.data["test"])), 500))
+        """Top-1 on the test images, in evaluation mode."""
+        return accuracy(model, _batches(self.data["test"], self.drawn["test"], 500))
 
     def times(self, model: nn.Module) -> dict[str, float]:
         """Seconds at batch 64, in turns with the dense network, and the quotient of the medians."""
@@ -94,17 +106,21 @@ class Judge:
         return {"dense_s": before, "pruned_s": after, "latency": after / before}
 
     def train(self, model: nn.Module) -> None:
-        """One epoch of SGD at a constant rate, on flipped and shifted images in an order of seed 0."""
+        """SGD at a constant rate, once through the training images, flipped and shifted, in an order of seed 0."""
         torch.manual_seed(0)
         train = self.data["train"]
         optimizer = torch.optim.SGD(model.parameters(), RATE, MOMENTUM, weight_decay=DECAY, nesterov=True)
         model.train()
-        for batch in _batches(train, torch.randperm(len(train)), BATCH):
+        for batch in _batches(train, self.drawn["train"], BATCH):
             x, labels = cifar.augmented(batch)
             optimizer.zero_grad()
             F.cross_entropy(model(x), labels).backward()
             optimizer.step()
         model.eval()
+
+
+def _drawn(images: int, count: int | None) -> Tensor:
+    return torch.randperm(images, generator=torch.Generator().manual_seed(0))[:count]
 
 
 def _batches(part: Pictures, order: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -249,8 +249,9 @@ def _take_structure(recipe: Recipe) -> None:
                        "smaller; give one of them")  # fmt: skip
     alone = [name for name in FOR_STRUCTURES if getattr(recipe, name) not in (None, ())] if not recipe.structures else []
     if alone:
-        raise BadInput(f"{alone[0]}={getattr(recipe, alone[0])!r} is for whole structures: name them, as in "
-                       "sc.prune(model, 'channels', ...) or structures=['heads', 'neurons']")  # fmt: skip
+        said = recipe.structure or recipe.method
+        raise BadInput(f"{alone[0]}={getattr(recipe, alone[0])!r} is for whole structures: name them, as in sc.prune(model, "
+                       f"'channels', ...) or structures=['heads', 'neurons']{near(said, STRUCTURES)}")  # fmt: skip
 
 
 def _structures_of(method: str) -> tuple[str, ...]:

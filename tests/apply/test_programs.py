@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from secateurs.apply import shrink, verify_shrunk
+from secateurs.apply.masking import masked_model
 from secateurs.errors import BadInput
 from secateurs.graph import trace
 from secateurs.train.reestimate import reestimate
@@ -78,6 +79,17 @@ def test_other_batches_are_taken_where_two_came_out_right():
     assert checks[-1].name.endswith("on a batch of 3") and checks[-1].ok
     with pytest.raises(BadInput, match="takes batches of"):
         done.model(torch.randn(2, 3, 9, 9))
+
+
+@pytest.mark.parametrize("example", [X, (X,), {"x": X}], ids=["tensor", "tuple", "mapping"])
+def test_other_batches_are_taken_however_the_example_was_written(example):
+    model, more = Padded(), torch.randn(5, 3, 8, 8)
+    graph = trace(model, example)
+    keeps = nets.keep(graph, drop=2)
+    done = shrink(model, graph, keeps, example=example)
+    found = done.model(x=more) if isinstance(example, dict) else done.model(more)
+    expected = masked_model(model, graph, keeps)(more)
+    assert done.is_exported and torch.allclose(found, expected, atol=1e-5) and not torch.allclose(found, model(more), atol=1e-2)
 
 
 def test_a_batch_size_in_the_code_stays():

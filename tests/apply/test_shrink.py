@@ -191,6 +191,48 @@ def test_layer_norms_take_their_statistics_from_what_stays():
     assert torch.allclose(norm(x[..., kept]), F.layer_norm(x[..., kept], (9,), norm.weight, norm.bias), atol=1e-6)
 
 
+class OneMoreNorm(nn.LayerNorm):
+    """A layer norm whose weight is what the scale exceeds one by."""
+
+    def forward(self, x):
+        return F.layer_norm(x, self.normalized_shape, self.weight + 1, self.bias, self.eps)
+
+
+class MeasuredNorm(nn.Module):
+    """An RMS norm that refuses what has not the width it remembers."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.width, self.eps, self.weight = width, 1e-3, nn.Parameter(torch.rand(width) + 0.5)
+
+    def forward(self, x):
+        if x.shape[-1] != self.width:
+            raise AssertionError("not my width")
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps) * self.weight
+
+
+def around(norm):
+    return nn.Sequential(nn.Linear(6, 8), norm, nn.Linear(8, 3)).eval()
+
+
+def test_a_layer_norm_with_a_rule_of_its_own_for_the_weight():
+    model = around(OneMoreNorm(8))
+    graph = trace(model, torch.randn(2, 4, 6))
+    keeps = {g.name: torch.tensor([0, 2, 3, 6, 7]) for g in graph.prunable()}
+    shrunk = shrink(model, graph, keeps)
+    assert shrunk.recounted == ("1",)
+    check(model, graph, keeps, shrunk)
+
+
+def test_a_norm_that_remembers_its_width():
+    model = around(MeasuredNorm(8))
+    graph = trace(model, torch.randn(2, 4, 6))
+    keeps = {g.name: torch.tensor([0, 2, 3, 6, 7]) for g in graph.prunable()}
+    shrunk = shrink(model, graph, keeps)
+    assert shrunk.repaired == ("1",) and not shrunk.is_exported and shrunk.model[1].width == 5
+    check(model, graph, keeps, shrunk)
+
+
 class TestExported:
     """What the user's code cannot be, the traced program is; the reason is given."""
 

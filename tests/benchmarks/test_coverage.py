@@ -136,5 +136,20 @@ def test_the_page_counts_both_sides(tmp_path: Path) -> None:
                 for run, status in zip(("plain/a", "transformers/b"), statuses, strict=True)]  # fmt: skip
         (tmp_path / f"{tool}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     text = page.section(tmp_path, tmp_path / "list.json")
-    assert "| all | 2 | 2 of 2 | 1 of 2 |" in text
+    assert "| all | 2 | 2 of 2 | 0 | 0 | 1 of 2 |" in text
     assert "why it failed: IndexError (1)" in text and "secateurs 1: none failed" in text
+
+
+def test_the_page_tells_refusals_from_defects_and_counts_what_was_measured(tmp_path: Path) -> None:
+    names = ("plain/a", "plain/b", "plain/c", "plain/d")
+    listed = [{"name": name, "family": "plain"} for name in names]
+    known = {"torch": "2", "transformers": "5", "left_out": [], "architectures": listed}
+    (tmp_path / "list.json").write_text(json.dumps(known))
+    ours = [{"status": "done"}, {"status": "failed", "is_refusal": True, "reason": "BadInput: all frozen"},
+            {"status": "failed", "is_refusal": False, "reason": "IndexError: 3"}]  # fmt: skip
+    for tool, rows in (("secateurs", ours), ("torch-pruning", ours[:1])):
+        lines = [json.dumps({"schema": 1, "tool": tool, "run": name, **row}) for name, row in zip(names, rows, strict=False)]
+        (tmp_path / f"{tool}.jsonl").write_text("\n".join(lines) + "\n")
+    text = page.section(tmp_path, tmp_path / "list.json")
+    assert "| all | 4 | 1 of 3 | 1 | 1 | 1 of 1 |" in text
+    assert "- `plain/b`: BadInput: all frozen" in text and "- `plain/c`: IndexError: 3" in text

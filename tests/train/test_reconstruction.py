@@ -163,6 +163,22 @@ def test_inputs_that_are_not_finite_stop_it():
         reconstruct(model, graph, {"0.weight:0": torch.tensor([0, 1])}, [x * torch.nan], EXACT)
 
 
+def test_norms_are_those_of_random_inputs_while_layers_are_fitted_and_then_as_they_were():
+    """With the statistics of data, whose mean is 50, no unit would answer to such inputs."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2)).double().eval()
+    model[1].running_mean.fill_(50)
+    x = inputs()
+    found = run(model, {"0.weight:0": [0, 2, 3, 5]}, [x], Reconstruction(dampening=0.0, norms=False))
+    with torch.no_grad():
+        between = model[0](x)
+        hidden = ((between - between.mean(0)) / (between.var(0) + 1e-5).sqrt()).relu()
+    expected = least_squares(hidden[:, [0, 2, 3, 5]], hidden @ model[3].weight.detach().T)
+    assert torch.allclose(found.model[3].weight[:, [0, 2, 3, 5]], expected, atol=1e-8)
+    assert torch.equal(found.model[1].running_mean[[0, 2, 3, 5]], torch.full((4,), 50.0, dtype=torch.float64))
+    assert torch.equal(model[1].running_var, torch.ones(6, dtype=torch.float64)), "the model itself is left as it was"
+
+
 def test_noise_is_like_the_example_and_follows_the_seed():
     made = noise_batches(torch.zeros(1, 3, 4, 4), 70, 3)
     assert [tuple(x.shape) for x in made] == [(64, 3, 4, 4), (6, 3, 4, 4)] and made[0].dtype == torch.float32

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateurs.apply.layer_configs import by_layer, lawful_values
 from secateurs.formats import adopt, built_on_meta, is_pretrained, record_of
 
 __all__ = ["build", "move", "rebuilt"]
@@ -34,7 +35,7 @@ def rebuilt(dense: nn.Module, smaller: nn.Module, problem: Callable[[nn.Module],
     if not is_pretrained(dense) or record_of(dense) is not None:
         return None
     wanted = _shapes(smaller)
-    for final in (final for config in _search(dense, wanted) for final in _with_norms(config, dense, smaller)):
+    for final in (final for config in _configs(dense, wanted) for final in _with_norms(config, dense, smaller)):
         model = build(dense, final) if _sayable(final) else None
         if model is None or _shapes(model) != wanted:
             continue
@@ -63,17 +64,36 @@ def build(dense: nn.Module, config: Any) -> nn.Module | None:
     return built_on_meta(lambda: type(dense)(copy.deepcopy(config)))
 
 
-def _search(dense: Any, wanted: Shapes) -> Iterator[Any]:
-    """Configurations that build the shapes wanted, those of the fewest changes first.
+def _configs(dense: Any, wanted: Shapes) -> Iterator[Any]:
+    """Configurations that build the shapes wanted: with fields that hold for all layers, then with layers of their own."""
+    start = _explicit(dense, _shapes(dense))
+    yield from _search(dense, start, wanted)
+    names = [name for (path, name, place), _ in _fields(start, ()) if place is None]
+    uneven = by_layer(start, wanted, lambda config: _built_shapes(dense, config), dict.fromkeys(names))
+    if uneven is not None:
+        yield from _search(dense, uneven, wanted)
+
+
+def _built_shapes(dense: nn.Module, config: Any) -> Shapes | None:
+    model = build(dense, config)
+    return None if model is None else _shapes(model)
+
+
+def _search(dense: Any, start: Any, wanted: Shapes) -> Iterator[Any]:
+    """Configurations that build the shapes wanted, those of the fewest changes to ``start`` first.
 
     Field after field is changed; of what makes more dimensions right the best few go on, since several may build the same
     shapes: fewer heads, or narrower ones.
     """
-    old = _shapes(dense)
+    old = _built_shapes(dense, start)
+    if old == wanted:
+        yield start
+    if old is None or old == wanted or old.keys() != wanted.keys():
+        return
     news = _new_sizes(old, wanted)
     if len(news) > _MOST:
         return
-    beam, tries, seen = [(_wrong(old, wanted), _explicit(dense, old))], 0, set()
+    beam, tries, seen = [(_wrong(old, wanted), start)], 0, set()
     while beam and tries < _TRIES:
         found: list[tuple[int, Any]] = []
         for wrong, config in beam:
@@ -85,8 +105,8 @@ def _search(dense: Any, wanted: Shapes) -> Iterator[Any]:
                     continue
                 seen.add(text)
                 tries += 1
-                model = build(dense, trial)
-                left = wrong if model is None else _wrong(_shapes(model), wanted)
+                shapes = _built_shapes(dense, trial)
+                left = wrong if shapes is None else _wrong(shapes, wanted)
                 if not left:
                     yield trial
                 elif left < wrong:
@@ -97,6 +117,8 @@ def _search(dense: Any, wanted: Shapes) -> Iterator[Any]:
 def _explicit(dense: Any, shapes: Shapes) -> Any:
     """The configuration with the width of a head said, where it follows from others: the number of heads can then change."""
     config = copy.deepcopy(dense.config)
+    if getattr(config, "is_heterogeneous", False):
+        return config  # its layers say their own sizes, and reading one for all of them raises
     width, heads = getattr(config, "hidden_size", None), getattr(config, "num_attention_heads", None)
     if getattr(config, "head_dim", 0) is None and isinstance(width, int) and isinstance(heads, int):
         config.head_dim = width // heads
@@ -121,13 +143,8 @@ def _new_sizes(old: Shapes, wanted: Shapes) -> list[tuple[int, int]]:
 def _options(config: Any, news: list[tuple[int, int]]) -> Iterator[tuple[Field, int]]:
     """Every field and value worth trying: a changed size itself, a divisor of it (a number of heads), or one not set."""
     for field, value in _fields(config, ()):
-        tried = set()
-        for old, new in news:
-            if value in (old, None):
-                tried.add(new)
-            elif old % value == 0 and new % (old // value) == 0:
-                tried.add(new // (old // value))
-        yield from ((field, option) for option in sorted(tried - {value}) if option > 0)
+        options = sorted({new for _, new in news}) if value is None else lawful_values(value, news)
+        yield from ((field, option) for option in options)
 
 
 def _fields(config: Any, path: tuple[str, ...]) -> Iterator[tuple[Field, Any]]:

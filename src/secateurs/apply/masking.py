@@ -91,7 +91,7 @@ def _cut_dims(graph: Graph, keeps: Keeps, names: Iterable[str]) -> dict[str, int
         for source in node.all_input_nodes if inside else ():
             cut = [dim for dim, kept in enumerate(where.all(source)[0]) if kept is not None]
             if source.op != "get_attr" and cut:
-                found |= dict.fromkeys(inside, cut[0])
+                found |= dict.fromkeys(inside - found.keys(), cut[0])  # the input comes first, then what is made of the weight
     return found
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateurs.apply.rewriting import place
+from secateurs.apply.rewriting import like
 from secateurs.apply.slicing import slice_tensors, traced_tensors
 from secateurs.errors import BadInput
 from secateurs.formats import named_tensors
@@ -73,14 +73,9 @@ def resize(model: nn.Module, graph: Graph, keeps: Keeps) -> tuple[nn.Module, tup
     old = pieces(model, graph)
     new = slice_tensors(graph, keeps, old)
     changed = {name for name in old if new[name].shape != old[name].shape}
-    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    grads = slice_tensors(graph, keeps, gradients)
-    smaller = copy.deepcopy(model)
-    homeless = [name for name in sorted(changed) if not _has(smaller, name)]
-    _place(smaller, {name: new[name] for name in changed if name not in homeless})
-    for name, parameter in smaller.named_parameters():
-        if name in grads:
-            parameter.grad = grads[name] if name in changed else grads[name].clone()
+    homeless = [name for name in sorted(changed) if not _has(model, name)]
+    smaller = _copied(model, {name: new[name] for name in changed if name not in homeless})
+    _cut_gradients(model, smaller, graph, keeps)
     _refresh(smaller)
     return smaller, tuple(homeless)
 
@@ -92,17 +87,24 @@ def _has(module: nn.Module, name: str) -> bool:
         return False
 
 
-def _place(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    fresh: dict[int, Any] = {}
+def _copied(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """A copy of ``model`` that has ``tensors`` instead of its own, wherever it holds those; the old ones are not copied."""
+    instead: dict[int, Any] = {}
     for name, value in tensors.items():
-        path, _, attribute = name.rpartition(".")
         old = operator.attrgetter(name)(model)
-        if id(old) in fresh:
-            setattr(model.get_submodule(path), attribute, fresh[id(old)])
-            continue
-        place(model, name, value.detach())
-        fresh[id(old)] = made = operator.attrgetter(name)(model)
-        fresh[id(made)] = made
+        if id(old) not in instead:
+            instead[id(old)] = like(old, value.detach())
+    return copy.deepcopy(model, instead)
+
+
+def _cut_gradients(model: nn.Module, smaller: nn.Module, graph: Graph, keeps: Keeps) -> None:
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    if not gradients:
+        return
+    cut = slice_tensors(graph, keeps, gradients)
+    for name, parameter in smaller.named_parameters():
+        if name in cut:
+            parameter.grad = cut[name].clone() if cut[name] is gradients[name] else cut[name]
 
 
 def _refresh(model: nn.Module) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -45,7 +45,7 @@ def free_batch(program: fx.GraphModule, masked: nn.Module, example: Any, seed: i
     Returns:
         Whether it does; otherwise the program is left as it is, and refuses other batches.
     """
-    shapes = dict(_shapes(((), example) if isinstance(example, dict) else (example, {})))
+    shapes = dict(_shapes(_as_called(example)))
     trial, reference = double(program), double(masked)
     trial.validate_inputs = False  # type: ignore[assignment]
     size = next(iter(shapes.values()))[0]
@@ -55,6 +55,13 @@ def free_batch(program: fx.GraphModule, masked: nn.Module, example: Any, seed: i
     program.validate_inputs = False  # type: ignore[assignment]
     program.register_forward_pre_hook(_Sizes(shapes), with_kwargs=True)
     return True
+
+
+def _as_called(example: Any) -> tuple[Any, Any]:
+    """Its positional and keyword arguments, as a hook sees them."""
+    if isinstance(example, Mapping):
+        return (), dict(example)
+    return (tuple(example) if isinstance(example, (tuple, list)) else (example,)), {}
 
 
 def _agree(ours: nn.Module, theirs: nn.Module, case: Any) -> bool:

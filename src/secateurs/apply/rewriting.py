@@ -18,7 +18,7 @@ from secateurs.errors import BadInput
 from secateurs.graph.axes import Dim, leaves
 from secateurs.graph.groups import Graph, Keeps
 
-__all__ = ["place", "places", "program_of", "rewrite"]
+__all__ = ["like", "place", "places", "program_of", "rewrite"]
 
 _CHECKS = (torch.ops.aten._assert_tensor_metadata.default,)  # of shapes and dtypes as traced: they speak of the dense program
 
@@ -91,13 +91,16 @@ def place(module: nn.Module, name: str, value: Tensor) -> None:
     """Put ``value`` where the qualified ``name`` says: as a parameter where there was one, else as buffer or plain tensor."""
     path, _, attribute = name.rpartition(".")
     owner = module.get_submodule(path)
-    old = getattr(owner, attribute)
-    if isinstance(old, nn.Parameter):
-        fresh = nn.Parameter(value, requires_grad=old.requires_grad)
-        fresh.__dict__.update(old.__dict__)
-        setattr(owner, attribute, fresh)
-    else:
-        setattr(owner, attribute, value)
+    setattr(owner, attribute, like(getattr(owner, attribute), value))
+
+
+def like(old: Tensor, value: Tensor) -> Tensor:
+    """``value`` as a parameter with the settings of ``old``, where that is one; else as it is."""
+    if not isinstance(old, nn.Parameter):
+        return value
+    fresh = nn.Parameter(value, requires_grad=old.requires_grad)
+    fresh.__dict__.update(old.__dict__)
+    return fresh
 
 
 def _replace(module: fx.GraphModule, tensors: Mapping[str, Tensor]) -> None:
@@ -148,6 +151,7 @@ class _Check(FakeTensorProp):
 
     def __init__(self, module: fx.GraphModule, mode: FakeTensorMode, wanted: Mapping[fx.Node, list[list[Any]]]) -> None:
         super().__init__(module, mode)
+        self.extra_traceback = False  # an error says where it is, in one line
         self.wanted = wanted
 
     def run_node(self, n: fx.Node) -> Any:
@@ -156,10 +160,14 @@ class _Check(FakeTensorProp):
             result = super().run_node(n)
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             reason = str(error).splitlines()[0]
-            raise BadInput(f"the smaller program does not fit at {n.name!r} ({n.target}): {reason}") from error
+            raise BadInput(f"the smaller program does not fit at {n.name!r} ({_called(n)}): {reason}") from error
         values = result if isinstance(result, (list, tuple)) else [result]
         for value, sizes in zip(values, self.wanted.get(n, ()), strict=False):
             if sizes and isinstance(value, Tensor) and list(value.shape) != sizes:
-                raise BadInput(f"the smaller program gives {tuple(value.shape)} at {n.name!r} ({n.target}), "
+                raise BadInput(f"the smaller program gives {tuple(value.shape)} at {n.name!r} ({_called(n)}), "
                                f"its type says {tuple(sizes)}")  # fmt: skip
         return result
+
+
+def _called(node: fx.Node) -> str:
+    return str(node.target) if isinstance(node.target, (str, torch._ops.OpOverload)) else node.target.__name__

@@ -111,15 +111,16 @@ def _cuts(graph: Graph, keeps: Keeps) -> dict[str, Cut]:
         group = groups[name]
         if kept.shape[-1] == group.size:
             continue
+        gone = removed(group, kept)
         for part in group.slices:
             target = cuts.setdefault(part.tensor, Cut())
             if kept.ndim == 1:
-                target.remove(part.dim, part.index[removed(group, kept)].flatten(), sizes[part.tensor][part.dim])
+                target.remove(part.dim, part.index[gone].flatten(), sizes[part.tensor][part.dim])
             else:
                 assert group.parent is not None  # check_keeps saw to it
                 parent = groups[group.parent]
                 rows = keeps.get(parent.name, torch.arange(parent.size))
-                _remove_ragged(target, part, removed(group, kept), parent, rows, sizes[part.tensor])
+                _remove_ragged(target, part, gone, parent, rows, sizes[part.tensor])
     return cuts
 
 

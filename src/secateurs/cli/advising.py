@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from secateurs.cli.examples import example_of
 from secateurs.cli.opening import Source
-from secateurs.cli.showing import dump, facts, share, show, stages
+from secateurs.cli.showing import dump, facts, show, stages
 from secateurs.report import Table
 from secateurs.train.advice import RATIOS, Advice, LayerAdvice, advise
 
@@ -15,9 +15,10 @@ __all__ = ["advise_model"]
 _SHOWN = 12  # layers in the table
 
 
-def advise_model(source: Source, inputs: Sequence[str], structures: Sequence[str], ratios: Sequence[float],
+def advise_model(source: Source, inputs: Sequence[str], said: Sequence[str], ratios: Sequence[float],
                  as_json: bool) -> None:  # fmt: skip
-    """Open, measure and print."""
+    """Open, measure and print; structures are ``said`` one by one or with commas between."""
+    structures = tuple(word.strip() for text in said for word in text.split(","))
     with stages(2) as at:
         at.begin("opening")
         opened = source.open()
@@ -32,13 +33,17 @@ def advise_model(source: Source, inputs: Sequence[str], structures: Sequence[str
 
 def _show(found: Advice) -> None:
     ratios = [point.ratio for point in found.points]
-    heads = ("layer", "operator", "calls", "time", *(f"{share(ratio)} off" for ratio in ratios), "round to")
+    heads = ("layer", "operator", "calls", "time", *(f"{ratio:.0%} off" for ratio in ratios), "round to")
     lines = tuple(_line(layer, ratios) for layer in found.layers[:_SHOWN])
     show(Table(heads, (lines,), left=2))
+    hidden = len(found.layers) - _SHOWN
+    threads = "1 thread" if found.threads == 1 else f"{found.threads} threads"
     facts({
-        "dense": f"{1e3 * found.seconds:.3g} ms (spread {1e3 * found.iqr:.2g} ms), {found.threads} threads on {found.device}",
-        **{str(number): text for number, text in enumerate(found.lines(), 1)},
+        **({"not shown": f"{hidden} layers more, which take less time; --json lists all"} if hidden > 0 else {}),
+        "dense": f"{1e3 * found.seconds:.3g} ms (spread {1e3 * found.iqr:.2g} ms), {threads} on {found.device}",
     })  # fmt: skip
+    for line in found.lines():
+        print(f"- {line}")
 
 
 def _line(layer: LayerAdvice, ratios: Sequence[float]) -> tuple[str, ...]:

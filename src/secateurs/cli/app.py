@@ -66,7 +66,7 @@ def inspect(
 @app.command(cls=Together)
 def prune(
     context: typer.Context,
-    model: flags.Model,
+    model: flags.AnyModel,
     *,
     recipe: flags.RecipeFile = None,
     method: flags.Method = None,
@@ -114,7 +114,8 @@ def prune(
 ) -> None:
     """Prune a model in one shot, and write it to a new folder with its plan, recipe and report.
 
-    Whole structures (--method channels --flops 0.5) leave the tensors smaller; other methods leave zeros.
+    Whole structures (--structure channels --flops 0.5) leave the tensors smaller; other methods leave zeros. An ONNX file is
+    pruned to an ONNX file.
 
     Methods that need calibration read what the model reads, and go block by block; one that was killed goes on when the same
     command is given again. The result is verified: exact counts, zeros where planned, equal after reloading. Exit code 3 if
@@ -145,7 +146,9 @@ def prune(
     target = Target(out, format or ("huggingface" if memory else "secateurs"), overwrite)
     settled = said(recipe, fields)
     if is_onnx(model):
-        raise typer.Exit(KEPT if prune_file(model, settled, input or (), out, overwrite, json) else BROKEN)
+        odd = {"--factory": factory, "--calibration": calibration, "--perplexity": perplexity, "--memory": memory,
+               "--format": None if format == "onnx" else format}  # fmt: skip
+        raise typer.Exit(KEPT if prune_file(model, settled, input or (), out, overwrite, json, odd) else BROKEN)
     if memory:
         kept = prune_in_files(source, settled, target, text, memory, json, context.meta[WORDS])
     elif settled.structures:
@@ -157,7 +160,7 @@ def prune(
 
 @app.command(cls=Command)
 def plan(
-    model: flags.Model, *, method: flags.Method = None, structure: flags.Structure = None, criterion: flags.Criterion = None,
+    model: flags.AnyModel, *, method: flags.Method = None, structure: flags.Structure = None, criterion: flags.Criterion = None,
     ratio: flags.Ratio = None, flops: flags.Flops = None, params: flags.Params = None, bytes: flags.Bytes = None,
     latency: flags.LatencyLeft = None, scope: flags.Scope = None, round_to: flags.RoundTo = None, seed: flags.Seed = None,
     include: flags.Include = None, exclude: flags.Exclude = None, input: flags.Inputs = None, recipe: flags.RecipeFile = None,
@@ -175,7 +178,7 @@ def plan(
         "seed": seed, "include": tuple(include or ()), "exclude": tuple(exclude or ()),
     }  # fmt: skip
     if is_onnx(model):
-        plan_file(model, said(recipe, fields), input or (), out, json)
+        plan_file(model, said(recipe, fields), input or (), out, json, {"--factory": factory})
     else:
         plan_model(Source(model, factory, trust_remote_code), said(recipe, fields), input or (), out, json)
 
@@ -236,11 +239,14 @@ def verify(
 
 @app.command(cls=Command)
 def export(
-    folder: flags.Folder, out: flags.Out, format: flags.Format = "huggingface", input: flags.Inputs = None,
+    folder: flags.Saved, out: flags.Out, format: flags.Format = "huggingface", input: flags.Inputs = None,
     factory: flags.Factory = None, trust_remote_code: flags.Trust = False, overwrite: flags.Overwrite = False,
     json: flags.Json = False,
 ) -> None:  # fmt: skip
-    """Write a saved model in another format: an ordinary Hugging Face folder, or with --format onnx an ONNX file."""
+    """Write a saved model in another format: an ordinary Hugging Face folder, or with --format onnx an ONNX file.
+
+    The ONNX file takes inputs of the sizes of --input, and is written once onnxruntime has given the model's outputs.
+    """
     from secateurs.cli.exporting import export_folder
     from secateurs.cli.onnx_file import export_file
     from secateurs.cli.opening import Source
@@ -254,7 +260,7 @@ def export(
 
 
 @app.command(cls=Command)
-def demo(out: flags.Out = Path("demo-out"), seeds: flags.Seeds = 3, quick: flags.Quick = False) -> None:
+def demo(out: flags.OutDir = Path("demo-out"), seeds: flags.Seeds = 3, quick: flags.Quick = False) -> None:
     """Train, prune and compare with small dense networks of the same bytes, on handwritten digits (minutes)."""
     from secateurs.demo import run
 
@@ -287,7 +293,9 @@ def report(results: flags.Results, out: flags.ReportOut = None, json: flags.Json
 
 
 @study.command(cls=Command)
-def oracle(recipe: flags.Study, out: flags.Out = Path("oracle-out"), jobs: flags.Jobs = None, json: flags.Json = False) -> None:
+def oracle(
+    recipe: flags.Study, out: flags.OutDir = Path("oracle-out"), jobs: flags.Jobs = None, json: flags.Json = False
+) -> None:
     """Do the filters whose removal costs least loss give the best model after retraining? Retrains many sets to see.
 
     Exit code 1 if a retraining failed; the others are finished and kept, and the next call tries it again.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from secateurs.cli.opening import Source
-from secateurs.cli.proving import as_data, verify_written
+from secateurs.cli.proving import as_data, as_facts, verify_written
 from secateurs.cli.showing import dump, facts, stages
-from secateurs.cli.writing import Target, read_beside
+from secateurs.cli.writing import ONNX, Target, read_beside
 from secateurs.errors import BadInput
 from secateurs.formats import save
 
@@ -14,9 +14,10 @@ __all__ = ["export_folder"]
 
 def export_folder(source: Source, target: Target, as_json: bool) -> bool:
     """Write the model of ``source`` as ``target``; whether it reloads to the same."""
+    target.check(ONNX)
     if not source.path.is_dir():
-        raise BadInput(f"{str(source.path)!r} is not a folder: export takes one that secateurs or save_pretrained wrote")
-    target.check()
+        raise BadInput(f"{str(source.path)!r} is not a folder: export takes one that secateurs or save_pretrained wrote; "
+                       "--format onnx takes any MODEL")  # fmt: skip
     with stages(3) as at:
         at.begin("opening")
         opened = source.open()
@@ -29,6 +30,5 @@ def export_folder(source: Source, target: Target, as_json: bool) -> bool:
     if as_json:
         dump({"out": str(target.path), "format": target.format, "verified": as_data(proof)})
     else:
-        facts({"written": f"{target.path} ({', '.join(sorted(f.name for f in target.path.iterdir()))})",
-               "verified": "; ".join(f"{c.name}: {c.detail}" for c in proof.checks)})  # fmt: skip
+        facts({"written": f"{target.path} ({', '.join(sorted(f.name for f in target.path.iterdir()))})", **as_facts(proof)})
     return proof.ok

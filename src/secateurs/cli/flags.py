@@ -20,10 +20,13 @@ _where = {"rich_help_panel": OUTPUT}
 Texts = list[str] | None
 
 _MODEL = "A Hugging Face folder, a Secateurs folder, or a .safetensors file with --factory."
+_OR_ONNX = "A Hugging Face folder, a Secateurs folder, a .safetensors file with --factory, or an .onnx file."
+_SAVED = "A folder that secateurs or save_pretrained wrote; for --format onnx any MODEL."
 _BEFORE = "The model before pruning: compare outputs with it under the plan."
 _FACTORY = "Builds the network of a plain module; found in the current folder too."
-_FORMAT = "secateurs (sparse storage) or huggingface (dense, for from_pretrained)."
-_FORMAT_OF = f"{_FORMAT} If nothing is said the first, with --memory the second."
+_FORMAT = "secateurs (sparse storage), huggingface (dense, for from_pretrained) or onnx (one file)."
+_FORMAT_OF = "secateurs (sparse storage), huggingface (dense, for from_pretrained) or, where whole structures went, onnx. If " \
+             "nothing is said the first, with --memory the second."  # fmt: skip
 _MEMORY = "Hold no more than this (2GB, 512MB) in memory: a Hugging Face folder, pruned in its files. Measured."
 _HOLD = "Hold no more than this (2GB, 512MB) in memory: a Hugging Face folder, read a block at a time. Measured."
 _EXEMPT = "A named rule: first-conv, depthwise, gmp, last-linear, embedding. Repeatable."
@@ -50,6 +53,8 @@ _PLAN_OUT = "A folder for the plan; none is written if nothing is said."
 _ROUND = "Round what a group keeps down to a multiple."
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help=_MODEL, show_default=False)]
+AnyModel = Annotated[Path, typer.Argument(metavar="MODEL", help=_OR_ONNX, show_default=False)]
+Saved = Annotated[Path, typer.Argument(metavar="MODEL", help=_SAVED, show_default=False)]
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder that secateurs wrote.", show_default=False)]
 Before = Annotated[Path | None, typer.Option("--dense", metavar="MODEL", help=_BEFORE, show_default=False)]
 Factory = Annotated[str | None, typer.Option(metavar="MODULE:FUNCTION", help=_FACTORY, show_default=False)]
@@ -101,7 +106,8 @@ Judged = Annotated[str | None, typer.Option("--perplexity", metavar="TEXT", help
 Tasks = Annotated[str | None, typer.Option(metavar="TASK,...", help=_TASKS, **_text)]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many samples of every task.", **_text)]
 
-Out = Annotated[Path, typer.Option(metavar="DIR", help="The folder to write.", **_where)]
+OutDir = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write.", **_where)]
+Out = Annotated[Path, typer.Option(metavar="PATH", help="The folder to write; of ONNX the .onnx file.", **_where)]
 Format = Annotated[str, typer.Option(help=_FORMAT, **_where)]
 FormatOf = Annotated[str | None, typer.Option("--format", help=_FORMAT_OF, show_default=False, **_where)]
 MemoryToMeasure = Annotated[str | None, typer.Option("--memory", metavar="BYTES", help=_HOLD, show_default=False, **_where)]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from secateurs.apply import Verification
 from secateurs.cli.examples import example_of
 from secateurs.cli.opening import Source
-from secateurs.cli.planning import _data, _show, check_free, tell_plan
-from secateurs.cli.proving import as_data
+from secateurs.cli.planning import check_free, exported_check, tell_plan, tell_pruned
+from secateurs.cli.proving import as_data, as_facts
 from secateurs.cli.showing import bytes_text, dump, facts, stages
+from secateurs.cli.writing import ONNX, Target
 from secateurs.errors import BadInput, near
 from secateurs.formats.onnx import export_onnx
 from secateurs.graph.onnx.reading import read_model
@@ -28,40 +30,51 @@ def is_onnx(path: Path) -> bool:
     return path.suffix == ".onnx"
 
 
-def prune_file(path: Path, recipe: Recipe, inputs: Sequence[str], out: Path, overwrite: bool, as_json: bool) -> bool:
+def prune_file(path: Path, recipe: Recipe, inputs: Sequence[str], out: Path, overwrite: bool, as_json: bool,
+               odd: Mapping[str, Any] | None = None) -> bool:  # fmt: skip
     """Read, prune, verify with onnxruntime, write and print; true, for what does not verify is not written.
 
+    ``odd`` are flags, with their values, that say nothing of an ONNX file.
+
     Raises:
-        BadInput: before anything is written.
+        BadInput: before anything is written; one of ``odd`` was given.
         BrokenPromise: the smaller model does not compute what the masked one does.
     """
+    Target(out, ONNX, overwrite).check(ONNX)
+    _check_plain(path, recipe, odd or {})
     with stages(2) as at:
         at.begin("reading")
         model = read_model(path)
         at.begin("pruning")
         done = prune_onnx(model, recipe, out=out, inputs=_shapes(model, inputs), overwrite=overwrite)
-    stored = out.expanduser().stat().st_size
-    if as_json:
-        dump({"out": str(out), "stored_bytes": stored, **_data(done.plan), "verified": as_data(done.verification)})
-    else:
-        checks = "; ".join(f"{c.name}: {c.detail}" for c in done.verification.checks)
-        _show(done.plan, {"speed": _SPEED, "verified": checks, "written": f"{out} ({bytes_text(stored)})"})
+    tell_pruned(done.plan, done.verification, out, {**_left_open(model, inputs), "speed": _SPEED}, as_json)
     return True
 
 
-def plan_file(path: Path, recipe: Recipe, inputs: Sequence[str], out: Path | None, as_json: bool) -> None:
+def _check_plain(path: Path, recipe: Recipe, odd: Mapping[str, Any]) -> None:
+    for flag, value in odd.items():
+        if value:
+            raise BadInput(f"{flag} says nothing of an ONNX file, {str(path)!r}: leave it out, or prune the PyTorch model")
+    if not recipe.structures:
+        raise BadInput("of an ONNX file whole structures can be removed: say which and how much, as --structure channels "
+                       "--flops 0.5")  # fmt: skip
+
+
+def plan_file(path: Path, recipe: Recipe, inputs: Sequence[str], out: Path | None, as_json: bool,
+              odd: Mapping[str, Any] | None = None) -> None:  # fmt: skip
     """Print what would go, what that saves and what is frozen; write the plan where ``out`` is given.
 
     Raises:
         BadInput: no structure is named, ``out`` is not an empty folder, or whatever else cannot work.
     """
     check_free(out)
+    _check_plain(path, recipe, odd or {})
     with stages(2) as at:
         at.begin("reading")
         model = read_model(path)
         at.begin("planning")
         found = plan_onnx(model, recipe, inputs=_shapes(model, inputs))
-    tell_plan(found, path, out, {"speed": _SPEED}, as_json)
+    tell_plan(found, path, out, {**_left_open(model, inputs), "speed": _SPEED}, as_json)
 
 
 def export_file(source: Source, inputs: Sequence[str], out: Path, overwrite: bool, as_json: bool) -> bool:
@@ -73,22 +86,32 @@ def export_file(source: Source, inputs: Sequence[str], out: Path, overwrite: boo
         BadInput: before anything is written.
         BrokenPromise: onnxruntime's outputs differ from the module's.
     """
+    Target(out, ONNX, overwrite).check(ONNX)
     with stages(2) as at:
         at.begin("opening")
         opened = source.open()
         at.begin("exporting")
         done = export_onnx(opened.model, example_of(opened.model, inputs), out, overwrite=overwrite)
-    told = f"largest difference from the module's outputs {done.difference:.3g}, {done.tolerance:g} allowed"
+    proof = Verification((exported_check(done),))
     stored = done.path.stat().st_size
     if as_json:
         dump({"out": str(out), "format": "onnx", "stored_bytes": stored, "opset": done.opset,
-              "verified": {"ok": True, "difference": done.difference, "tolerance": done.tolerance}})  # fmt: skip
+              "verified": {**as_data(proof), "difference": done.difference, "tolerance": done.tolerance}})  # fmt: skip
     else:
-        facts({"written": f"{out} ({bytes_text(stored)}, version {done.opset} of the operators)", "verified": told})
+        facts(as_facts(proof))
+        facts({"written": f"{out} ({bytes_text(stored)}, opset {done.opset})"})
     return True
 
 
 _SPEED = "not measured: time the two files in onnxruntime on the machine that will run them"
+
+
+def _left_open(model: Any, given: Sequence[str]) -> dict[str, str]:
+    """Multiply-adds are of one run, whose sizes were chosen here where neither the file nor ``given`` says them."""
+    sizes = {value.name: [dim.dim_param for dim in value.type.tensor_type.shape.dim if not dim.HasField("dim_value")]
+             for value in model.graph.input if value.name not in _shapes(model, given)}  # fmt: skip
+    words = [f"{name}: {', '.join(found)}" if any(found) else name for name, found in sizes.items() if found]
+    return {"counted on": f"sizes tried for what the file leaves open ({'; '.join(words)}); --input sets them"} if words else {}
 
 
 def _shapes(model: Any, given: Sequence[str]) -> dict[str, Any]:

@@ -59,6 +59,9 @@ def _open_file(path: Path, factory: str | None) -> Opened:
     """A safetensors file filled into the factory's network."""
     if path.suffix in PICKLES:
         raise BadInput(_pickle(path))
+    if path.suffix == ".onnx":
+        raise BadInput(f"{str(path)!r} is an ONNX file: secateurs prune and secateurs plan take one, this command needs the "
+                       "PyTorch model")  # fmt: skip
     if path.suffix != ".safetensors":
         raise BadInput(f"{str(path)!r} is not a model: give a folder (Hugging Face's or Secateurs') or a .safetensors file")
     if (path.parent / INFO).is_file() or (path.parent / "config.json").is_file():

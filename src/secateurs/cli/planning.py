@@ -6,23 +6,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from secateurs.apply import Verification
+from secateurs.apply import Check, Verification
 from secateurs.cli.calibrating import Calibrated
 from secateurs.cli.examples import example_of
 from secateurs.cli.inputs import loss_of
-from secateurs.cli.opening import Source
-from secateurs.cli.proving import as_data, verify_written
-from secateurs.cli.showing import bytes_text, dump, facts, share, show, stages
-from secateurs.cli.writing import Beside, Target, stored_bytes
+from secateurs.cli.opening import Opened, Source
+from secateurs.cli.proving import as_data, as_facts, verify_written
+from secateurs.cli.showing import Stages, bytes_text, dump, facts, share, show, stages
+from secateurs.cli.writing import ONNX, Beside, Target, stored_bytes
 from secateurs.errors import BadInput
 from secateurs.formats import save
+from secateurs.formats.onnx import Exported, export_onnx
 from secateurs.planning import Cost, GroupPlan
 from secateurs.recipe import Recipe
 from secateurs.report import Table
 from secateurs.train import prune
 from secateurs.train.structured import PrunedGroups, plan
 
-__all__ = ["check_free", "plan_model", "prune_structures", "tell_plan"]
+__all__ = ["check_free", "exported_check", "plan_model", "prune_structures", "tell_plan", "tell_pruned"]
 
 _SHOWN = 40  # groups in the table
 
@@ -66,7 +67,7 @@ def prune_structures(source: Source, recipe: Recipe, inputs: Sequence[str], targ
         BadInput: before anything is written.
         BrokenPromise: the smaller model does not compute what the masked one does.
     """
-    target.check()
+    target.check(ONNX)
     odd = {"--perplexity": text.perplexity, "--blocks": text.walk.get("blocks"), "--only-blocks": text.walk.get("only_blocks")}
     for flag, value in odd.items():
         if value:
@@ -78,28 +79,49 @@ def prune_structures(source: Source, recipe: Recipe, inputs: Sequence[str], targ
         at.begin("pruning")
         drawn = text.drawn(opened, recipe.seed, source.trust_remote_code)
         data: dict[str, Any] = {} if drawn is None else {"calibration": drawn.batches, "loss": loss_of(str(text.source))}
-        done = prune(opened.model, recipe, example=example_of(opened.model, inputs), **data)
+        example = example_of(opened.model, inputs)
+        done = prune(opened.model, recipe, example=example, **data)
         assert isinstance(done, PrunedGroups)
-        if done.is_exported:
-            raise BadInput(f"the smaller {type(opened.model).__name__} exists as an exported program only ({done.why}), which "
-                           "no folder holds: sc.prune(...).model is that program")  # fmt: skip
-        at.begin("writing")
-        save(done.model, target.path, recipe=done.recipe, plan=Beside(done.plan, done.recipe, source.path), report=done.report,
-             format=target.format, overwrite=target.overwrite)  # fmt: skip
-        at.begin("verifying")
-        smaller = type(opened)(done.model, opened.path, opened.kind, opened.factory)
-        proof = Verification((*_checks(done), *verify_written(smaller, None, target.path, source.trust_remote_code).checks))
-    stored = stored_bytes(target.path)
-    if as_json:
-        dump({"out": str(target.path), "stored_bytes": stored, **_data(done.plan), "verified": as_data(proof)})
-    else:
-        checks = "; ".join(f"{c.name}: {c.detail}" + ("" if c.ok else " BROKEN") for c in proof.checks)
-        _show(done.plan, {"verified": checks, "written": f"{target.path} ({bytes_text(stored)})"})
+        if target.format == ONNX:
+            at.begin("exporting")
+            file = export_onnx(done.model, example, target.path, overwrite=target.overwrite)
+            written: Sequence[Check] = [exported_check(file)]
+        else:
+            written = _write_folder(opened, done, source, target, at)
+    proof = Verification((*(() if done.verification is None else done.verification.checks), *written))
+    tell_pruned(done.plan, proof, target.path, {}, as_json)
     return proof.ok
 
 
-def _checks(done: PrunedGroups) -> tuple[Any, ...]:
-    return () if done.verification is None else done.verification.checks
+def _write_folder(opened: Opened, done: PrunedGroups, source: Source, target: Target, at: Stages) -> Sequence[Check]:
+    """Save it, and see that what lies there is what was saved."""
+    if done.is_exported:
+        raise BadInput(f"the smaller {type(opened.model).__name__} exists as an exported program only ({done.why}), which no "
+                       "folder holds: add --format onnx and --out NAME.onnx to write it as an ONNX file; in Python, "
+                       "sc.prune(...).model is that program")  # fmt: skip
+    at.begin("writing")
+    save(done.model, target.path, recipe=done.recipe, plan=Beside(done.plan, done.recipe, source.path), report=done.report,
+         format=target.format, overwrite=target.overwrite)  # fmt: skip
+    at.begin("verifying")
+    smaller = Opened(done.model, opened.path, opened.kind, opened.factory)
+    return verify_written(smaller, None, target.path, source.trust_remote_code).checks
+
+
+def exported_check(done: Exported) -> Check:
+    """What was seen before an ONNX file was written."""
+    detail = f"largest difference {done.difference:.3g} of the largest output, {done.tolerance:g} allowed"
+    return Check("onnxruntime's outputs equal the module's on the example", done.difference <= done.tolerance, detail)
+
+
+def tell_pruned(plan: GroupPlan, proof: Verification, out: Path, more: dict[str, str], as_json: bool) -> None:
+    """Print what went, the proof, and what lies at ``out``, with ``more`` facts where a person reads."""
+    stored = stored_bytes(out.expanduser())
+    if as_json:
+        dump({"out": str(out), "stored_bytes": stored, **_data(plan), "verified": as_data(proof)})
+        return
+    _show(plan, more)
+    facts(as_facts(proof))
+    facts({"written": f"{out} ({bytes_text(stored)})"})
 
 
 def _data(found: GroupPlan) -> dict[str, Any]:

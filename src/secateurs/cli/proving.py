@@ -17,7 +17,7 @@ from secateurs.formats import read_info, read_tensors
 from secateurs.formats.manifest import INFO
 from secateurs.planning import GroupPlan, Plan
 
-__all__ = ["as_data", "verify_folder", "verify_written"]
+__all__ = ["as_data", "as_facts", "verify_folder", "verify_written"]
 
 
 def verify_written(opened: Opened, plan: Plan | GroupPlan | None, out: Path, trust_remote_code: bool) -> Verification:
@@ -45,6 +45,9 @@ def verify_folder(source: Source, as_json: bool, dense: Source | None = None, in
         CorruptFile: damaged.
     """
     folder = source.path.expanduser()
+    if folder.suffix == ".onnx":
+        raise BadInput(f"{str(folder)!r} is an ONNX file, which holds no plan: secateurs prune and export compare theirs in "
+                       "onnxruntime before they write it")  # fmt: skip
     if not folder.is_dir():
         raise BadInput(f"{str(folder)!r} is not a folder: verify takes one that secateurs wrote")
     with stages(2) as at:
@@ -58,13 +61,18 @@ def verify_folder(source: Source, as_json: bool, dense: Source | None = None, in
     if as_json:
         dump({"folder": str(folder), **as_data(result)})
     else:
-        facts({f"{'ok' if c.ok else 'BROKEN'}: {c.name}": c.detail for c in checks})
+        facts(as_facts(result))
     return result.ok
 
 
 def as_data(result: Verification) -> dict[str, Any]:
     """For JSON."""
     return {"ok": result.ok, "checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in result.checks]}
+
+
+def as_facts(result: Verification) -> dict[str, str]:
+    """For a person: a line per check."""
+    return {f"{'ok' if c.ok else 'BROKEN'}: {c.name}": c.detail for c in result.checks}
 
 
 def _file_checks(folder: Path) -> list[Check]:

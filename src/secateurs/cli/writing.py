@@ -15,7 +15,7 @@ from secateurs.recipe import Recipe
 __all__ = ["Beside", "Target", "read_beside", "stored_bytes"]
 
 RECIPE, REPORT = "recipe.yaml", "report.json"
-FORMATS = ("secateurs", "huggingface")
+FORMATS, ONNX = ("secateurs", "huggingface"), "onnx"
 
 
 @dataclass(frozen=True)
@@ -26,19 +26,31 @@ class Target:
     format: str = "secateurs"
     overwrite: bool = False
 
-    def check(self) -> None:
-        """Find out before the work, not after it.
+    def check(self, *more: str) -> None:
+        """Find out before the work, not after it; ``more`` are formats lawful here besides the two of folders.
 
         Raises:
             BadInput: there is no such format; the path is a file, or holds something and may not be replaced.
         """
-        if self.format not in FORMATS:
-            raise BadInput(f"--format {self.format!r}: use one of {', '.join(FORMATS)}" + near(self.format, FORMATS))
+        formats = (*FORMATS, *more)
+        if self.format not in formats:
+            raise BadInput(f"--format {self.format!r}: use one of {', '.join(formats)}" + near(self.format, formats))
         out = self.path.expanduser()
+        if self.format == ONNX:
+            self._check_file(out)
+            return
         if out.is_file():
             raise BadInput(f"--out {str(out)!r} is a file: give the name of a folder")
         if out.is_dir() and not self.overwrite and any(out.iterdir()):
             raise BadInput(f"--out {str(out)!r} exists: give another name, or add --overwrite to replace it")
+
+    def _check_file(self, out: Path) -> None:
+        if out.suffix != ".onnx":
+            raise BadInput(f"--out {str(out)!r}: an ONNX model is one file, name it .onnx")
+        if out.is_dir() or (out.exists() and not self.overwrite):
+            raise BadInput(f"--out {str(out)!r} exists: give another name, or add --overwrite to replace it")
+        if not out.parent.is_dir():
+            raise BadInput(f"--out {str(out)!r}: there is no folder {str(out.parent)!r}")
 
 
 @dataclass(frozen=True)

@@ -132,8 +132,9 @@ def rank(queues: Sequence[Queue]) -> Order:
 
 def _steps(queue: Queue, number: int) -> list[tuple[float, int, int, int, int]]:
     """Every step of a queue, in a form that sorts: score of the first to go, later queues first, queue, -kept, removed."""
-    scores, steps, now = queue.scores.tolist(), [], queue.size
+    scores, steps = queue.scores.tolist(), []
+    size = now = len(scores)
     for kept in queue.stops():
-        steps.append((scores[queue.size - now], -number, number, -kept, now - kept))
+        steps.append((scores[size - now], -number, number, -kept, now - kept))
         now = kept
     return steps

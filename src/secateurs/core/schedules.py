@@ -163,7 +163,7 @@ def layerwise(schedule: Schedule, step: int, layers: int) -> Turn | None:
     return Turn(turn, target) if turn else None
 
 
-def resolve_step(value: int | float, total_steps: int | None, what: str) -> int:
+def resolve_step(value: int | float | str, total_steps: int | None, what: str) -> int:
     """A moment as a step: an integer is one, a float in [0, 1] a share of ``total_steps``.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -104,15 +105,36 @@ def _exported(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], d
         require(module, "onnx")
     said: dict[str, Any] = {} if opset is None else {"opset_version": opset}
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # the exporter tells of its steps
-            warnings.simplefilter("ignore")
+        with _silent():
             done = torch.onnx.export(model, args, kwargs=kwargs, dynamo=True, dynamic_shapes=dynamic, verbose=False, **said)
     except Exception as error:  # whatever the model's code or the exporter raises
         line = next((text.strip() for text in str(error).splitlines() if text.strip()), "no message")
         name = type(model).__name__
         raise BadInput(f"this {name} cannot be exported to ONNX: {type(error).__name__}: {line[:300]}") from error
     assert done is not None
-    return done.model_proto
+    return _bare(done.model_proto)
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """The exporter tells of its steps, and of libraries that are not there and that nobody asked for."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def _bare(proto: Any) -> Any:
+    """Without the exporter's notes: stack traces, with the paths of this machine, often larger than a small network."""
+    graph = proto.graph
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del part.metadata_props[:]
+    return proto
 
 
 def _serialised(proto: Any) -> bytes:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from secateurs.core.count import paper_bytes
 from secateurs.errors import BadInput, near
@@ -54,6 +54,10 @@ def save(
     write = _WRITERS.get(format)
     if write is None:
         raise BadInput(f"unknown format {format!r}: use one of {', '.join(map(repr, _WRITERS))}{near(format, _WRITERS)}")
+    if hasattr(model, "validate_inputs") and isinstance(model, fx.GraphModule):
+        raise BadInput("this is the module of an exported program, which nobody's factory builds again: write it with "
+                       "sc.export_onnx(model, example, 'model.onnx'), or keep it with torch.export.save(torch.export.export("
+                       "model, (example,)), 'model.pt2')")  # fmt: skip
     state = plain_state(model)
     sides = {"recipe": recipe, "report": report}
     texts = {f"{what}.json": to_json(value, what) for what, value in sides.items() if value is not None}

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import logging
+import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
@@ -17,8 +20,9 @@ from secateurs.errors import BadInput
 from secateurs.graph.collect import collect
 from secateurs.graph.groups import Graph
 from secateurs.graph.walk import walk
+from secateurs.graph.zeros import freeze_sums
 
-__all__ = ["export", "trace"]
+__all__ = ["export", "trace", "unrunnable"]
 
 Example = torch.Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
 
@@ -38,7 +42,9 @@ def trace(model: nn.Module, example: Example, *, dynamic: Any = None) -> Graph:
         BadInput: the model cannot be exported with this example; the message holds the exporter's reason and where it arose.
     """
     program = export(model, example, dynamic=dynamic)
-    return collect(program, walk(program, _first_names(model)))
+    walked = walk(program, _first_names(model))
+    freeze_sums(program, walked)
+    return collect(program, walked)
 
 
 def export(model: nn.Module, example: Example, *, dynamic: Any = None) -> ExportedProgram:
@@ -48,7 +54,8 @@ def export(model: nn.Module, example: Example, *, dynamic: Any = None) -> Export
     args, kwargs = _arguments(example)
     with _still(model):
         try:
-            program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic, strict=False)
+            with _silent():
+                program = torch.export.export(model, args, kwargs, dynamic_shapes=dynamic, strict=False)
         except Exception as error:
             raise BadInput(_why(model, args, kwargs, error)) from error
     for module in program.graph_module.modules():
@@ -74,19 +81,38 @@ def _nested(node: fx.Node) -> bool:
 
 def _why(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception) -> str:
     """What went wrong, where, and what would work: the model's own error on this example, or else the exporter's."""
-    name = type(model).__name__
+    reason = f"torch.export cannot trace this {type(model).__name__}: {_line(error)}{_where(error)}; {_advice(error)}"
+    return _own_error(model, args, kwargs) or reason
+
+
+def unrunnable(model: nn.Module, example: Example) -> str:
+    """Why ``model`` does not run on ``example``, in words, and where; empty where it does."""
+    with _still(model):
+        return _own_error(model, *_arguments(example))
+
+
+def _own_error(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     try:
         with torch.no_grad():
             model(*args, **kwargs)
     except Exception as own:
-        return f"this {name} does not run on the example: {_line(own)}{_where(own)}; give the inputs its forward takes"
-    advice = "values of tensors must not decide which code runs or how long a tensor is"
-    return f"torch.export cannot trace this {name}: {_line(error)}{_where(error)}; {advice}; use torch.where"
+        what = f"this {type(model).__name__} does not run on the example"
+        return f"{what}: {_line(own)}{_where(own)}; give the inputs its forward takes"
+    return ""
+
+
+def _advice(error: Exception) -> str:
+    if "data-dependent" in str(error):
+        return ("values of tensors must not decide which code runs or how long a tensor is, nor be read by item() or float(); "
+                "use torch.where")  # fmt: skip
+    return ("write that part with torch's own functions, or wrap it in torch.library.custom_op: what such an operator touches "
+            "stays whole")  # fmt: skip
 
 
 def _line(error: Exception) -> str:
     """The first line of a message that says something, not too long."""
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
+    line = line.partition(" (unhinted: ")[0].rstrip(".")  # of an expression: it is said again
     return f"{type(error).__name__}: {line if len(line) <= 240 else line[:239] + '…'}"
 
 
@@ -109,6 +135,20 @@ def _arguments(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(example, (tuple, list)):
         return tuple(example), {}
     raise BadInput(f"example={example!r} is no tensor, tuple of arguments or mapping of keyword arguments")
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """The exporter prints the half-made graph of what fails, which says nothing that the error does not; else as it was."""
+    symbols, said = logging.getLogger("torch.fx.experimental.symbolic_shapes"), io.StringIO()
+    level = symbols.level
+    symbols.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stderr(said):
+            yield
+        sys.stderr.write(said.getvalue())
+    finally:
+        symbols.setLevel(level)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -77,7 +77,7 @@ def choose_groups(graph: Graph, recipe: Recipe) -> tuple[Group, ...]:
     prunable = graph.prunable()
     chosen = [group for group in prunable if everything or group.kind in kinds]
     if not chosen:
-        raise BadInput(f"the model has no {' or '.join(recipe.structures)} that could go: " + _what_there_is(graph))
+        raise BadInput(f"the model has no {' or '.join(recipe.structures)} that could go: " + _what_there_is(graph, kinds))
     for name, patterns in (("include", recipe.include), ("exclude", recipe.exclude)):
         for pattern in patterns:
             if not any(_touches(group, [pattern]) for group in graph.groups):
@@ -104,10 +104,12 @@ def _touches(group: Group, patterns: Iterable[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns for name in names)
 
 
-def _what_there_is(graph: Graph) -> str:
+def _what_there_is(graph: Graph, wanted: Set[str]) -> str:
     kinds = sorted({group.kind for group in graph.prunable()})
     if kinds:
-        return f"it has groups of {', '.join(kinds)} (structures=['groups'] takes all)"
+        why = dict.fromkeys(group.frozen for group in graph.groups if group.frozen and group.kind in wanted)
+        stays = f"what it has of them is frozen ({'; '.join(list(why)[:3])}); " if why else ""
+        return f"{stays}it has groups of {', '.join(kinds)} (structures=['groups'] takes all)"
     reasons = list(dict.fromkeys(frozen.reason for frozen in graph.frozen))
     return "everything is frozen" + (f" ({'; '.join(reasons[:3])})" if reasons else "")
 
@@ -158,7 +160,7 @@ def _to_fit(order: Order, measure: Callable[[Mapping[str, int]], float], budget:
     limit = budget.limit(dense)
     if fewest > limit:
         raise BadInput(f"{budget.name}={budget.value!r} is out of reach: it allows {_amount(limit)} of {_amount(dense)} "
-                       f"{BUDGETS[budget.name]}, and {_amount(fewest)} are left when all that may go has gone; ask for less, "
+                       f"{BUDGETS[budget.name]}, and {_amount(fewest)} are left when all that may go has gone; allow more, "
                        "or name more structures")  # fmt: skip
     step = limit if progress == 1 else dense - float(Fraction(dense - limit) * progress)
     return order.to_fit(lambda kept: measure(kept) <= step, f"{budget.name}={budget.value!r} is out of reach")

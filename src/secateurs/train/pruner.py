@@ -57,6 +57,8 @@ class Pruner:
         said = Recipe.of(method, settings)
         self._given, self._model = model, unwrap(model)
         self._method = find_method(said.method)(said.options)
+        if said.structures:
+            raise BadInput(_not_here(said, self._method))
         if "calibration" in self._method.needs:
             raise BadInput(f"{said.method!r} prunes a trained model block by block: use secateurs.prune(model, "
                            f"{said.method!r}, ..., calibration=batches)")  # fmt: skip
@@ -326,3 +328,13 @@ def _was_skipped(optimizer: torch.optim.Optimizer) -> bool:
     """Whether a fused optimizer has left out its own step because the gradient scaler found an overflow."""
     overflow = getattr(optimizer, "found_inf", None)
     return overflow is not None and bool(overflow)
+
+
+def _not_here(said: Recipe, method: Method) -> str:
+    """What to call for structures, whose tensors become smaller at once."""
+    name = "magnitude" if "training" in method.needs else said.method
+    named = "" if method.structures else f"structures={list(said.structures)}, "
+    data = "calibration=batches, " if method.needs and name == said.method else ""
+    return (f"structures={list(said.structures)} make tensors smaller, at once and from a traced model, and a Pruner masks "
+            f"single weights while a model trains: call secateurs.prune(model, {name!r}, {named}example=inputs, "
+            f"{data}ratio=0.3) and train the model it gives (optimizer= takes its state along)")  # fmt: skip

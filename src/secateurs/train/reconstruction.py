@@ -26,6 +26,7 @@ from secateurs.measure.mode import device_of, evaluating, to_device
 from secateurs.models import Left, Weight, from_matrices, matrices, survey
 from secateurs.train.in_step import in_step
 from secateurs.train.layer_inputs import Rows, calls_of, layers_read, product, tokens_in, unread
+from secateurs.train.reestimate import reestimated
 from secateurs.train.walk.padding import Tokens
 from secateurs.train.walk.replay import Forward, default_forward
 
@@ -40,7 +41,9 @@ class Reconstruction:
         dampening: a share of the mean diagonal of the inputs' products, added to it; it draws towards the old weights.
         inputs: ``"pruned"``, what the layer reads in the pruned network; ``"dense"``, what it read before.
         layers: ``"cut"``, those that lost columns; ``"all"`` that can be fitted, since the inputs of others have changed too.
-        norms: whether batch norms' statistics are taken anew. From random numbers they would be further from those of data.
+        norms: whether batch norms' statistics are taken anew. Those of random numbers are further from data's than the old
+            ones, which are kept then; but while layers are compared the norms have those of the numbers, since what they would
+            make of these with data's is like nothing that layers further on ever read.
         places: of a convolution's places on an image, at most so many are looked at.
         seed: of their draw.
     """
@@ -85,15 +88,25 @@ def reconstruct(
         NotPositiveDefinite: naming the layer whose inputs' products have no factor.
         BadInput: a layer's inputs were all zero, or the batches run other layers each.
     """
+    on_device = [to_device(batch, device_of(model)) for batch in batches]
+    if how.norms:
+        return _rebuilt(model, graph, keeps, on_device, how, smaller, forward)
+    found = _rebuilt(reestimated(model, on_device, forward), graph, keeps, on_device, how, smaller, forward)
+    old = dict(masked_model(model, graph, keeps).named_buffers())
+    for name, buffer in found.model.named_buffers():
+        buffer.copy_(old[name])
+    return found
+
+
+def _rebuilt(model: nn.Module, graph: Graph, keeps: Keeps, on_device: Sequence[Any], how: Reconstruction,
+             smaller: nn.Module | None, forward: Forward) -> Rebuilt:  # fmt: skip
     masked = masked_model(model, graph, keeps, smaller)
-    device = device_of(model)
-    on_device = [to_device(batch, device) for batch in batches]
     with evaluating(masked):
         calls = calls_of(masked, lambda: forward(masked, on_device[0]))
     twins = _Twins(model, masked, _survivors(model, graph, keeps), how, calls)
     forwards = [partial(forward, one, batch) for one in (model, masked) for batch in on_device]
     with evaluating(model), evaluating(masked):
-        stop = twins.stop([tokens_in(model, batch) for batch in batches])
+        stop = twins.stop([tokens_in(model, batch) for batch in on_device])
         in_step(forwards, [twins.stations(model), twins.stations(masked)], stop)
     result = copy.deepcopy(model)
     result.load_state_dict(masked.state_dict())

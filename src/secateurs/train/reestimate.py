@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from secateurs.errors import BadInput
 from secateurs.measure.mode import evaluating
 from secateurs.train.walk.replay import Forward, default_forward
 
-__all__ = ["reestimate"]
+__all__ = ["reestimate", "reestimated"]
 
 _SOURCES = ("data", "noise")
 
@@ -60,6 +61,15 @@ def reestimate(
         if used < (count or 1):
             raise BadInput(f"the statistics were to be taken from {count or 'at least 1'} batches, but there were only {used}")
     return used
+
+
+def reestimated(model: nn.Module, batches: Iterable[Any], forward: Forward = default_forward) -> nn.Module:
+    """A copy of ``model`` with the statistics of ``batches``; the model itself where no norm keeps any."""
+    if not any(isinstance(module, _NormBase) and module.running_mean is not None for module in model.modules()):
+        return model
+    twin = copy.deepcopy(model)
+    reestimate(twin, batches, forward=forward)
+    return twin
 
 
 @contextmanager

@@ -36,8 +36,8 @@ def method_in_rounds(recipe: Recipe) -> Method:
             raise BadInput(f"{recipe.method!r} {why}; in rounds there are lottery, lottery-rewind, sap, ap, and the one-shot "
                            "methods")  # fmt: skip
     if method.compensates:
-        raise BadInput(f"{recipe.method!r} changes what stays when it prunes, and rounds keep its choice alone: prune once with "
-                       "secateurs.prune, or while training with secateurs.Pruner")  # fmt: skip
+        raise BadInput(f"{recipe.method!r} changes what stays when it prunes, and rounds keep its choice alone: prune once "
+                       "with secateurs.prune, or while training with secateurs.Pruner")  # fmt: skip
     if odd := [key for key in _INSIDE_TRAINING if getattr(recipe, key) is not None]:
         raise BadInput(f"{odd[0]}={getattr(recipe, odd[0])!r} is for methods that prune inside one training; rounds= says how "
                        "often is pruned here")  # fmt: skip

@@ -14,16 +14,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
+from secateurs.apply.patching import check_plain
 from secateurs.apply.proof import verify_shrunk
-from secateurs.apply.shrink import shrink
+from secateurs.apply.shrink import Shrunk, shrink
 from secateurs.apply.slicing import slice_optimizer, slice_tensors
 from secateurs.apply.verify import Verification
 from secateurs.core.criteria import Criterion
 from secateurs.core.method import Method
-from secateurs.errors import BadInput
+from secateurs.errors import BadInput, BrokenPromise
 from secateurs.graph import trace
 from secateurs.graph.groups import Graph, Group
+from secateurs.graph.trace import unrunnable
 from secateurs.measure import latency
 from secateurs.models import unwrap
 from secateurs.planning.block_scores import score_blocks
@@ -41,6 +44,7 @@ from secateurs.train.losses import Loss, default_loss
 from secateurs.train.once import Pruned
 from secateurs.train.reconstruction import Rebuilt, Reconstruction
 from secateurs.train.recovery import noise_batches, recover
+from secateurs.train.reestimate import reestimated
 
 __all__ = [
     "PrunedGroups", "Run", "needed", "plan", "prune_groups", "regrow", "replay", "settled_structures", "take_batches",
@@ -131,7 +135,7 @@ def replay(model: nn.Module, planned: GroupPlan, *, example: Any, inplace: bool 
         from secateurs.train.depth import cut_layers  # here: it builds on this file
 
         return cut_layers(model, planned, Recipe.from_dict(planned.recipe), example, inplace)
-    graph = planned.check(trace(unwrap(model), needed(example)))
+    graph = planned.check(_traced(unwrap(model), example))
     return _carry_out(model, graph, planned, Recipe.from_dict(planned.recipe), example, inplace, optimizer)
 
 
@@ -190,7 +194,7 @@ class Run:
             raise BadInput(f"recovery={recipe.recovery!r} works with data: pass calibration=, an iterable of batches")
         how = Reconstruction(**{"seed": recipe.seed, **method.reconstruction()})
         inner = unwrap(model)
-        graph = trace(inner, needed(example))
+        graph = _traced(inner, example)
         groups = choose_groups(graph, recipe)
         costs = Costs.of(inner, groups, multiply_adds(graph, [group.name for group in groups]))
         return cls(inner, graph, groups, recipe, scoring, cutting, budget, costs, example, batches, loss or default_loss,
@@ -227,6 +231,8 @@ class Run:
         return LatencyCosts.of(self.graph, self.costs.whole, lambda: dense().median_s)
 
     def _scores(self, model: nn.Module) -> dict[str, Tensor]:
+        if not self.how.norms:
+            model = reestimated(model, self.batches or [])  # random inputs, normed as data would be
         parameters = dict(model.named_parameters())
         scored = {piece.tensor for group in self.groups for piece in group.slices if self.scoring.counts(piece)}
         asked = {name: p for name, p in parameters.items() if name in scored and p.is_floating_point()}
@@ -264,6 +270,18 @@ def needed(example: Any) -> Any:
     return example
 
 
+def _traced(model: nn.Module, example: Any) -> Graph:
+    """The groups of ``model``; raises :class:`BadInput`, with the remedy, where it could be traced but never cut."""
+    if any(getattr(type(module), "_secateurs_masked", False) for module in model.modules()):
+        raise BadInput(f"this {type(model).__name__} is being pruned by a Pruner: call its finish() first, which leaves a "
+                       "plain module")  # fmt: skip
+    check_plain(model)
+    tensors = [leaf for leaf in tree_leaves(needed(example)) if isinstance(leaf, Tensor)]
+    if tensors and not any(tensor.numel() for tensor in tensors):
+        raise BadInput(f"the example is empty, of shape {tuple(tensors[0].shape)}: on it nothing can be compared")
+    return trace(model, example)
+
+
 def take_batches(calibration: Iterable[Any] | None, criterion: Criterion, seed: int) -> list[Any] | None:
     """The batches, which several statistics may go through, or None; a loader that shuffles does so by the seed.
 
@@ -297,16 +315,28 @@ def _blank(model: nn.Module, graph: Graph, keeps: Mapping[str, Tensor]) -> None:
             parameters[name].view(-1)[gone.to(parameters[name].device)] = 0
 
 
+def _proved(source: nn.Module, graph: Graph, planned: GroupPlan, example: Any) -> tuple[Shrunk, Verification]:
+    """Cut and compared; an example that could be traced but not computed (dtypes that do not fit) is told as such."""
+    try:
+        done = shrink(source, graph, planned.keeps, example=example)
+        return done, verify_shrunk(source, done, graph, planned.keeps, example)
+    except (BadInput, BrokenPromise):
+        raise
+    except Exception as error:
+        if why := unrunnable(source, example):
+            raise BadInput(why) from error
+        raise
+
+
 def _carry_out(model: nn.Module, graph: Graph, planned: GroupPlan, recipe: Recipe, example: Any, inplace: bool,
                optimizer: torch.optim.Optimizer | None = None, recovered: Rebuilt | None = None) -> PrunedGroups:  # fmt: skip
     """Cut, and prove it; what was recovered is cut in the place of the dense model, and the proof is of its values."""
     inner = unwrap(model)
     source = inner if recovered is None else recovered.model
-    done = shrink(source, graph, planned.keeps, example=example)
+    done, verification = _proved(source, graph, planned, example)
     if inplace and done.is_exported:
         raise BadInput(f"inplace=True: the pruned model is an exported program, not a {type(inner).__name__} ({done.why}); "
                        "leave inplace out, and use the model of the result")  # fmt: skip
-    verification = verify_shrunk(source, done, graph, planned.keeps, example)
     verification.require()
     result = done.model
     if optimizer is not None:

@@ -31,7 +31,8 @@ class Obspa(Method):
     ``inputs``: ``"pruned"``, a layer is fitted to what it reads in the pruned network; ``"dense"``, to what it read before.
     ``layers``: ``"cut"``, those that lost columns; ``"all"``, every linear layer and convolution behind the first cut.
     ``source``: ``"data"``, calibration data like the network's own or other; ``"noise"``, random inputs, made here where none
-    are given: batch norms then keep their old statistics, since those of noise are further off.
+    are given: batch norms then keep their old statistics, since those of noise are further off, but have those of the noise
+    while layers are judged and fitted, which so read numbers of the size and spread that they would of data.
     ``count``: how many random inputs are made.
     ``places``: of an image, at most so many of a convolution's places are looked at.
 
