@@ -50,8 +50,9 @@ format: $(VENV)/installed ## ruff's repairs, in place
 lowest: $(LOWEST)/installed ## every test but the slow ones, with the oldest supported versions (downloads about 3 GB once)
 	$(LOWEST)/bin/python $(PYTEST) -m "not slow"
 
-results: $(VENV)/installed ## write docs/results.md, the README's table and their pictures anew from the committed measurements
+results: $(VENV)/installed ## write docs/results.md, docs/methods, the README's table and their pictures anew from the committed measurements
 	$(VENV)/bin/python -m benchmarks.page
+	$(VENV)/bin/python -m benchmarks.methods.page
 	$(VENV)/bin/python -m benchmarks.readme
 
 clean: ## remove the environments and everything generated

@@ -109,8 +109,8 @@ def test_rates() -> None:
     cosine = Optimizer(rate="cosine", warmup=0.2)
     assert [rate_at(2.0, cosine, step, 10) for step in (0, 1, 2, 6)] == pytest.approx([1.0, 2.0, 2.0, 1.0])
     assert {rate_at(0.3, Optimizer(), step, 10) for step in range(10)} == {0.3}
-    with pytest.raises(BadInput, match="rate 'linear' is unknown"):
-        rate_at(1.0, Optimizer(rate="linear"), 3, 10)
+    with pytest.raises(BadInput, match="rate 'stairs' is unknown"):
+        rate_at(1.0, Optimizer(rate="stairs"), 3, 10)
     with pytest.raises(BadInput, match="optimizer 'lion' is unknown"):
         make_optimizer(build(), Optimizer("lion"))
 

@@ -35,6 +35,11 @@ class Random(Method):
     defaults = {"criterion": "random", "allocation": "erk", "schedule": "one-shot", "enforcement": "overwrite"}
     options = {"rescale": (False, True)}
 
+    @property
+    def compensates(self) -> bool:
+        """Only where asked for."""
+        return bool(self.settings["rescale"])
+
     def compensate(self, values: Mapping[str, Tensor], masks: Mapping[str, Tensor], known: Known) -> Mapping[str, Tensor]:
         """``w / sqrt(d)`` where asked for; an empty layer stays empty."""
         if not self.settings["rescale"]:
