@@ -248,7 +248,7 @@ def changed(where, value):
         ("methods+", {"method": "gmp", "schedule": "cubical"}, "methods: 'gmp': schedule='cubical' is unknown"),
         ("methods+", {"method": "gmp", "end": 101},
          "task 't': methods: 'gmp': end=101 is behind the last of 100 training steps"),
-        ("methods+", {"method": "gmp", "begin": "x"}, r"methods: 'gmp': begin='x': as text this is a share of the run's compute"),
+        ("methods+", {"method": "gmp", "begin": "x"}, "methods: 'gmp': begin='x': as text this is a share of the run's"),
         ("methods+", {"method": "gmp", "initial_sparsity": 0.6},
          "task 't': methods: 'gmp': initial_sparsity=0.6 is above the final 0.5"),
         ("methods+", {"method": "gmp", "options": {"ordr": 1}}, "methods: 'gmp': 'gmp' has no option 'ordr'"),
