@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import secateurs as sc
-from benchmarks.methods.page import RESULTS, compared
+from benchmarks.methods.tables import RESULTS, compared
 from benchmarks.tasks import mnist
 from secateurs.comparing.spec import SCHEMA
 from secateurs.comparing.store import Results

@@ -1,8 +1,7 @@
 """The pages of single methods, ``docs/methods/``, and the list of all: ``python -m benchmarks.methods.page``.
 
 A page is written by hand but for what stands between ``<!-- results: NAME -->`` and ``<!-- end -->``, which is made from
-``benchmarks/results/methods/NAME``: rows of ``secateurs compare`` in ``results.jsonl``, or whatever ``benchmarks.methods.NAME``
-makes of its own files by ``section()``.
+``benchmarks/results/methods/NAME`` by :mod:`benchmarks.methods.tables`, or by ``section()`` of ``benchmarks.methods.NAME``.
 """
 
 from __future__ import annotations
@@ -12,18 +11,16 @@ import importlib.util
 import re
 from pathlib import Path
 
-from secateurs.comparing.outcome import Outcome
-from secateurs.comparing.reporting.sentences import findings, opening
-from secateurs.comparing.reporting.tables import quality_table
+from benchmarks.methods.tables import SECTIONS
 from secateurs.core.method import Method
 from secateurs.files import write_whole
 from secateurs.registry import methods
 from secateurs.report import Table
 
-__all__ = ["RESULTS", "axes", "compared", "filled", "main", "section"]
+__all__ = ["axes", "filled", "main", "section"]
 
 ROOT = Path(__file__).parents[2]
-PAGES, RESULTS = ROOT / "docs" / "methods", ROOT / "benchmarks" / "results" / "methods"
+PAGES = ROOT / "docs" / "methods"
 BLOCK = re.compile(r"(<!-- results: ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
 
 INDEX = """\
@@ -56,20 +53,7 @@ def section(name: str) -> str:
     own = f"benchmarks.methods.{name.replace('-', '_')}"
     if importlib.util.find_spec(own) is not None and hasattr(module := importlib.import_module(own), "section"):
         return str(module.section())
-    return compared(name)
-
-
-def compared(name: str) -> str:
-    """What ``secateurs compare`` found, as Markdown."""
-    path = RESULTS / name / "results.jsonl"
-    if not path.is_file():
-        return "Not measured yet."
-    outcome = Outcome.read(path)
-    parts = [opening(outcome.gathered) + "\n"]
-    for task in outcome.gathered.tasks:
-        bullets = "".join(f"- {sentence}\n" for sentence in findings(task))
-        parts.append(f"**{task.name}**\n\n{bullets}\n{quality_table([task]).markdown()}")
-    return "\n".join(parts)
+    return SECTIONS[name]()
 
 
 def axes() -> Table:
