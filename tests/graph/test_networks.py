@@ -331,6 +331,23 @@ def test_experts_behind_a_softmax_stay() -> None:
     assert graph.prunable()[0].parent in {group.name for group in graph.groups if group.size == 4}
 
 
+MEET = {
+    "flip": lambda t: t.flip(1),
+    "roll": lambda t: t.roll(1, 1),
+    "cumsum": lambda t: t.cumsum(1),
+    "softmax": lambda t: t.softmax(1),
+    "sort": lambda t: t.sort(1).values,
+    "layer norm": lambda t: F.layer_norm(t.transpose(1, 2), (3,)).transpose(1, 2),
+}
+
+
+@pytest.mark.parametrize("meeting", MEET.values(), ids=MEET)
+def test_children_lose_the_same_indices_where_their_parents_meet(meeting: Any) -> None:
+    net = Net(lambda n, t: n.o(meeting(n.i(t).view(-1, 3, 4)).reshape(-1, 12)), i=nn.Linear(5, 12), o=nn.Linear(12, 2))
+    graph = check(net, x(6, 5))
+    assert next(group for group in graph.prunable() if group.size == 4).parent is None
+
+
 def test_tied_embeddings_are_one_member() -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:

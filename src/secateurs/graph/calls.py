@@ -56,6 +56,8 @@ class Notes:
     kinds: list[tuple[Dim, str]] = field(default_factory=list)
     ties: list[tuple[Dim, ...]] = field(default_factory=list)
     """Dimensions that keep equal counts."""
+    mixed: list[tuple[tuple[Dim, ...], tuple[Dim, ...]]] = field(default_factory=list)
+    """Dimensions of a value along which an operator mixes or moves positions, and all dimensions of that value."""
     unknown: dict[str, str] = field(default_factory=dict)
     """Node -> why its operator has no rule here."""
 
@@ -192,6 +194,10 @@ class Call:
             self.notes.norms.extend((dim, name) for dim in dims)
         else:
             self.freeze(dims, f"{self.operator} over it outside a norm: removing one entry changes the result")
+
+    def mixes(self, dims: Sequence[Dim], value: Sequence[Dim]) -> None:
+        """Note that positions along ``dims`` of a ``value`` of these dimensions meet: all must lack the same indices."""
+        self.notes.mixed.append((tuple(dims), tuple(value)))
 
     def derived(self, dims: Sequence[Dim], order: Sequence[int | None], name: str = "self") -> Typed:
         """``dims``, of which each is (part of) dimension ``order[i]`` of argument ``name``: part of a weight is a weight."""

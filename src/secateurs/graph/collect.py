@@ -29,7 +29,7 @@ def collect(program: ExportedProgram, walked: Walked) -> Graph:
             idle = not any(s.tensor in walked.used for s in slices)
             freeze(axis, "this trace does not use it" if idle else "no operator of this trace multiplies it", "")
     names = {axis: _name(axis, slices, walked) for axis, slices in members.items()}
-    above = parents(members, _carriers(walked))
+    above = parents(members, _carriers(walked), walked.notes.mixed)
     groups = [_group(axis, slices, names, above, walked) for axis, slices in members.items()]
     groups = [*[g for g in groups if g.frozen is None], *[g for g in groups if g.frozen is not None]]
     return Graph(tuple(groups), _frozen(names, walked), program, walked.types, {name: axis for axis, name in names.items()})

@@ -2,21 +2,27 @@
 
 An axis whose every carrier also carries its parent is never met by anything that has no parent beside it, so the indices of one
 parent have nothing to do with those of the next: the head dimensions of one head, the channels of one convolution group, the
-query heads of one key-value head.
+query heads of one key-value head. It must not be so where positions along the parent meet, as in a softmax over it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from secateurs.graph.axes import Axis, Dim, Prod, leaves
+from secateurs.graph.axes import Axis, Dim, Prod, leaves, resolve
 
 __all__ = ["parents"]
 
+Mixed = tuple[tuple[Dim, ...], tuple[Dim, ...]]
 
-def parents(members: Iterable[Axis], carriers: Iterable[tuple[Dim, ...]]) -> dict[Axis, Axis]:
-    """Axis -> its parent, for those of ``members`` that have one among them: the first that is always there, and outside."""
+
+def parents(members: Iterable[Axis], carriers: Iterable[tuple[Dim, ...]], mixed: Iterable[Mixed] = ()) -> dict[Axis, Axis]:
+    """Axis -> its parent, for those of ``members`` that have one among them: the first that is always there, and outside.
+
+    ``mixed`` are dimensions along which positions meet, each with all dimensions of the value in which they do.
+    """
     wanted = dict.fromkeys(members)
+    apart = {(axis, parent) for along, dims in mixed for parent in _axes(along) for axis in _axes(dims) - _axes(along)}
     found: dict[Axis, list[Axis]] = {}
     for dims in set(carriers):
         own = [dict.fromkeys(leaves(dim)) for dim in dims]
@@ -24,8 +30,13 @@ def parents(members: Iterable[Axis], carriers: Iterable[tuple[Dim, ...]]) -> dic
         for axis in present:
             if axis.frozen is None:
                 before = found.get(axis, present)
-                found[axis] = [p for p in before if p is not axis and p in present and _outside(dims, own, axis, p)]
+                found[axis] = [p for p in before if p is not axis and p in present and (axis, p) not in apart
+                               and _outside(dims, own, axis, p)]  # fmt: skip
     return {axis: candidates[0] for axis, candidates in found.items() if candidates}
+
+
+def _axes(dims: Iterable[Dim]) -> set[Axis]:
+    return {leaf for dim in dims for leaf in leaves(resolve(dim))}
 
 
 def _outside(dims: tuple[Dim, ...], own: list[dict[Axis, None]], axis: Axis, parent: Axis) -> bool:

@@ -33,6 +33,7 @@ def layer_norm(call: Call) -> Dims | list[Dims]:
     trailing = x[len(x) - len(call["normalized_shape"]) :]
     _affine(call, trailing)
     call.spans(trailing)
+    call.mixes(trailing, x)
     for dim in trailing:
         call.kind(dim, "width")
     return _with_statistics(call, x)
@@ -47,6 +48,7 @@ def group_norm(call: Call) -> Dims | list[Dims]:
     _affine(call, x[1:2])
     call.freeze(x[2:], "a norm's statistics run over it")
     call.spans([inside])
+    call.mixes([inside], x)
     return _with_statistics(call, x)
 
 

@@ -37,6 +37,7 @@ def statistic(call: Call) -> Dims | list[Dims]:
     gone = _reduced(call)
     dims = call.dims("self" if call.has("self") else "input")
     call.spans([dims[i] for i in gone])
+    call.mixes([dims[i] for i in gone], dims)
     return _without(call, gone)
 
 
@@ -57,7 +58,9 @@ def along(call: Call) -> Dims:
     """Softmax and cumulative operators: every entry changes every other one, so the dimension is frozen."""
     dims = call.dims("self" if call.has("self") else "input")
     if dims:
-        call.freeze([dims[call["dim"] % len(dims)]], f"{call.operator} over it: removing one entry changes the others")
+        at = call["dim"] % len(dims)
+        call.freeze(dims[at : at + 1], f"{call.operator} over it: removing one entry changes the others")
+        call.mixes(dims[at : at + 1], dims)
     return dims
 
 
@@ -66,6 +69,7 @@ def sorting(call: Call) -> Dims | list[Dims]:
     dims = call.dims("self")
     at = (-1 if call["dim"] is None else call["dim"]) % len(dims) if dims else 0
     call.freeze(dims[at : at + 1], ORDER)
+    call.mixes(dims[at : at + 1], dims)
     out = [dim if size(dim) == n else call.fresh(n, ORDER) for dim, n in zip(dims, call.shape, strict=False)]
     if call.operator == "argsort":
         return out

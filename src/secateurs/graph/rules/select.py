@@ -253,7 +253,9 @@ def same(call: Call) -> Dims:
     """``roll``, ``flip``: entries change places, so those dimensions are frozen."""
     dims = call.dims("self")
     moved = call["dims"] or range(len(dims))
-    call.freeze([dims[d % len(dims)] for d in moved], "its entries change places")
+    along = [dims[d % len(dims)] for d in moved]
+    call.freeze(along, "its entries change places")
+    call.mixes(along, dims)
     return dims
 
 
