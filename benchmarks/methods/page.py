@@ -11,7 +11,7 @@ import importlib.util
 import re
 from pathlib import Path
 
-from benchmarks.methods.tables import SECTIONS
+from benchmarks.methods.tables import SECTIONS, beside
 from secateurs.core.method import Method
 from secateurs.files import write_whole
 from secateurs.registry import methods
@@ -31,6 +31,14 @@ it is judged, how much from where, when, what holds it) and what it alone adds. 
 
 """
 
+BESIDE = """
+## Beside a baseline
+
+One point of each comparison; its page has the others, with what they show and what they do not. Means ± standard errors over
+paired seeds, the difference seed by seed; random pruning and the dense network where they ran beside it.
+
+"""
+
 
 def main() -> int:
     """Write what is generated."""
@@ -39,7 +47,7 @@ def main() -> int:
         if (new := filled(text)) != text:
             write_whole(page, new.encode())
             print(f"wrote {page.relative_to(ROOT)}")
-    write_whole(PAGES / "index.md", (INDEX + axes().markdown()).encode())
+    write_whole(PAGES / "index.md", (INDEX + axes().markdown() + BESIDE + beside().markdown()).encode())
     return 0
 
 

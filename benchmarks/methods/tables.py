@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.methods.paired import Extra, by_arm, mean_and_error, paired_table
+from secateurs.comparing.store import read_rows
 from secateurs.report import Table
 
-__all__ = ["RESULTS", "SECTIONS", "compared"]
+__all__ = ["RESULTS", "SECTIONS", "beside", "compared"]
 
 RESULTS = Path(__file__).parents[1] / "results" / "methods"
 Row = Mapping[str, Any]
@@ -138,3 +139,35 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "lottery-rewind": _rewind,
     "journey": _journey,
 }
+
+
+#: Method -> (folder of rows, its arm, the natural baseline's, task, point).
+BESIDE: dict[str, tuple[str, str, str, str, str]] = {
+    "lottery": ("lottery", "ticket", "re-initialised", "mnist-lenet-300-100", "95 %"),
+    "global-magnitude": ("global-magnitude", "global with a floor", "uniform", "cifar10-mobilenet-0.125", "90 %"),
+    "set": ("granet", "set", "static", "mnist-lenet-300-100", "98 %"),
+    "rigl": ("granet", "rigl", "static", "mnist-lenet-300-100", "98 %"),
+    "granet": ("granet", "granet from 50 %", "static", "mnist-lenet-300-100", "98 %"),
+    "woodfisher": ("woodfisher", "blocks of 1000", "magnitude", "mnist-lenet-300-100", "95 %"),
+    "m-fac": ("woodfisher", "M-FAC estimated 16 times", "magnitude", "mnist-lenet-300-100", "95 %"),
+    "bip": ("bip", "bip", "one-shot", "cifar10-resnet8", "95 %"),
+    "random": ("random", "random erk", "random uniform", "resnet8-width-16", "90 %"),
+    "perp": ("perp", "mask-lora", "no retraining", "llama-4domains", "70 %"),
+}
+
+
+def beside() -> Table:
+    """Every method that was compared, at one point, beside its natural baseline, a dense and a random arm where they ran."""
+    lines = []
+    for method, (folder, arm, base, task, point) in BESIDE.items():
+        path = RESULTS / folder / "results.jsonl"
+        done = [row for row in (read_rows(path)[0] if path.is_file() else []) if row["status"] == "done"]
+        rows = [row for row in done if row["task"] == task and row["point"] in (point, None) and row["protocol"] != "start"]
+        if {arm, base} <= {row["arm"] for row in rows}:
+            scale = 100 if rows[0]["percent"] else 1
+            found = by_arm(rows, base, lambda row, scale=scale: scale * row["value"])  # type: ignore[misc]
+            unit = f"{rows[0]['metric'].rpartition(':')[2]}{', %' if rows[0]['percent'] else ''}"
+            others = (found.get(name, ("",))[0] for name in ("random", "dense"))
+            lines.append((f"[`{method}`]({method}.md)", f"{task}, {unit}", point, f"{arm}: {found[arm][0]}",
+                          f"{base}: {found[base][0]}", found[arm][1], *others))  # fmt: skip
+    return Table(("method", "task", "removed", "its arm", "beside", "difference", "random", "dense"), (tuple(lines),), left=5)
